@@ -1,0 +1,1 @@
+"""Small servers of every kind, and the tour over them."""

@@ -1,0 +1,1 @@
+"""Plain data and seams. No I/O, no clock, no randomness."""

@@ -1,0 +1,1 @@
+"""The gateway itself: Handlers around Handlers."""

@@ -1,0 +1,1 @@
+"""Where configuration, keys and secrets live: one SQLite file."""
