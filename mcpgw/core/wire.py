@@ -92,7 +92,9 @@ def parse(body: bytes) -> Message:
     try:
         envelope = _envelope.decode(body)
     except msgspec.ValidationError as error:
-        raise BadMessage(INVALID_REQUEST, f"not a JSON-RPC message: {error}", _id_of(body)) from None
+        raise BadMessage(
+            INVALID_REQUEST, f"not a JSON-RPC message: {error}", _id_of(body)
+        ) from None
     except msgspec.DecodeError as error:
         envelope = _slow_envelope(body, error)
     except RecursionError:
@@ -240,7 +242,9 @@ def _message(envelope: _Envelope) -> Message:
     if envelope.result is not None and id is not _ABSENT:
         _check_id(id)
         return Response(id, envelope.result)
-    raise BadMessage(INVALID_REQUEST, "neither a request, a notification nor a response", _valid(id))
+    raise BadMessage(
+        INVALID_REQUEST, "neither a request, a notification nor a response", _valid(id)
+    )
 
 
 def _check_id(id: Raw) -> None:
@@ -346,7 +350,7 @@ def _pairs(source: str, opening: str, closing: str) -> list[tuple[str, Raw]]:
             if opening == "{":
                 decoded, at = _scanner.raw_decode(source, at)
                 if not isinstance(decoded, str):
-                    raise ValueError("a member's name is not a string")  # noqa: TRY004, TRY301
+                    raise ValueError("a member's name is not a string")  # noqa: TRY301
                 key, at = decoded, _skip(source, at, ":")
             _, end = _scanner.raw_decode(source, at)
             found.append((key, Raw(source[at:end].encode())))

@@ -35,6 +35,7 @@ class Context(Struct, frozen=True, kw_only=True):
     capabilities: the client's, as it declared them (`{"elicitation": {…}}`), decoded one level.
     client: the client's Implementation object (`{"name", "version", …}`), None when not told.
     headers: header fields of the request, names in lower case, for servers that forward some.
+    mirrored: the request came over modern HTTP, so Mcp-Param-* headers must equal arguments.
     deadline: on the event loop's clock; None waits as long as the server's own time-out.
     trace: `traceparent`, `tracestate`, `baggage` as they came.
     """
@@ -48,6 +49,7 @@ class Context(Struct, frozen=True, kw_only=True):
     capabilities: Mapping[str, Raw] = NOTHING
     client: Raw | None = None
     headers: Mapping[str, str] = {}
+    mirrored: bool = False
     log_level: str | None = None
     deadline: float | None = None
     trace: Mapping[str, str] = {}
@@ -60,7 +62,8 @@ class Call(Struct, frozen=True):
     meta: `_meta` without the keys that belong to one hop (core.eras.HOP_META).
     wants_progress: the caller sent a progress token, so progress notes have a reader.
     answers, state: `inputResponses` and `requestState` of a retry.
-    param_headers: `Mcp-Param-*` values by lower-case header name, as the client sent them (decoded).
+    param_headers: `Mcp-Param-*` header fields for the upstream, minted by the relay from the
+        tool's schema and the arguments; encoded values by header name.
     """
 
     method: str
@@ -74,7 +77,7 @@ class Call(Struct, frozen=True):
 
 
 class Done(Struct, frozen=True):
-    """A complete result, without `resultType`; `kind` is its value ("complete" or an extension's)."""
+    """A whole result, without `resultType`; `kind` is its value: "complete" or an extension's."""
 
     result: JsonObject
     kind: str = "complete"

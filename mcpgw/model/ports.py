@@ -19,7 +19,7 @@ class Caller(Protocol):
     def ask_mode(self) -> AskMode: ...
 
     async def tell(self, note: Note) -> None:
-        """Deliver a note in order. Waits when the far side is slow; never raises for a gone peer."""
+        """Deliver a note in order. Waits for a slow far side; never raises for a gone peer."""
         ...
 
     async def ask(self, ask: Ask) -> Raw:
