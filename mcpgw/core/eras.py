@@ -27,13 +27,13 @@ CLIENT_INFO: Final = _PREFIX + "clientInfo"
 SERVER_INFO: Final = _PREFIX + "serverInfo"
 LOG_LEVEL: Final = _PREFIX + "logLevel"
 SUBSCRIPTION_ID: Final = _PREFIX + "subscriptionId"
-PROGRESS_TOKEN: Final = "progressToken"
+PROGRESS_TOKEN: Final = "progressToken"  # noqa: S105 - the name of a key, no secret
 TRACE_META: Final = frozenset({"traceparent", "tracestate", "baggage"})
 
 HOP_META: Final = frozenset(
     {PROTOCOL_VERSION, CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL, SUBSCRIPTION_ID, PROGRESS_TOKEN}
 )
-"""`_meta` keys that belong to one hop: taken off where a call comes in, minted where it goes out."""
+"""`_meta` keys of one hop: taken off where a call comes in, minted where it goes out."""
 
 LOG_LEVELS: Final = (
     "debug",

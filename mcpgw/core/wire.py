@@ -38,12 +38,16 @@ class BadMessage(Exception):
 
 
 class Request(Struct, frozen=True):
+    """A message that wants an answer. `params` is decoded one level."""
+
     id: Raw
     method: str
     params: JsonObject
 
 
 class Notification(Struct, frozen=True):
+    """A message that wants no answer."""
+
     method: str
     params: JsonObject
 
