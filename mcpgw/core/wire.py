@@ -66,7 +66,7 @@ Message: TypeAlias = Request | Notification | Response
 class _Error(Struct):
     code: int = INTERNAL_ERROR
     message: str = ""
-    data: Raw | None = None
+    data: Raw = _ABSENT  # not `Raw | None`, which msgspec takes for null alone
 
 
 class _Envelope(Struct):
@@ -241,8 +241,8 @@ def _message(envelope: _Envelope) -> Message:
         return Request(id, envelope.method, params)
     if envelope.error is not None:
         failed = envelope.error
-        named = None if id is _ABSENT or bytes(id) == b"null" else id
-        return Response(named, None, RpcError(failed.code, failed.message, failed.data))
+        data = None if failed.data is _ABSENT else failed.data
+        return Response(_valid(id), None, RpcError(failed.code, failed.message, data))
     if envelope.result is not None and id is not _ABSENT:
         _check_id(id)
         return Response(id, envelope.result)
@@ -318,7 +318,7 @@ def _slow_envelope(body: bytes, cause: Exception) -> _Envelope:
         envelope.error = _Error(
             int(code) if code is not None else INTERNAL_ERROR,
             str(value(parts.get("message", Raw(b'""')))).encode(errors="replace").decode(),
-            parts.get("data"),
+            parts.get("data", _ABSENT),
         )
     return envelope
 
