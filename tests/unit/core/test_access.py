@@ -1,0 +1,214 @@
+"""Access: a table of decisions, and the laws that no table can show."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcpgw.core.access import Access, decide
+from mcpgw.model.config import ANYBODY, OWNER, Kind, Level, Principal, Server, Target
+from tests.doubles import key, server
+
+GITHUB = server("github")
+DOCS = server("docs")
+EVERYTHING = Target("*")
+
+
+def level(name: str, grants: tuple[Target, ...] | None, *denies: Target) -> Level:
+    return Level(name, f"a-{name}", grants, denies)
+
+
+@pytest.mark.parametrize(
+    ("principal", "kind", "native", "allowed"),
+    [
+        (OWNER, "tool", "anything", True),
+        (ANYBODY, "resource", "file:///x", True),
+        (key("none"), "tool", "a", False),
+        (key("all", EVERYTHING), "tool", "a", True),
+        (key("whole", Target("id-github")), "prompt", "p", True),
+        (key("other", Target("id-docs")), "tool", "a", False),
+        (key("tools", Target("id-github", "tool")), "prompt", "p", False),
+        (key("one", Target("id-github", "tool", "create_issue")), "tool", "create_issue", True),
+        (key("one", Target("id-github", "tool", "create_issue")), "tool", "create_issues", False),
+        (key("glob", Target("id-github", "tool", "create_*")), "tool", "create_issue", True),
+        (key("glob", Target("id-github", "tool", "create_*")), "tool", "Create_issue", False),
+        (key("set", Target("id-github", "tool", "get_[ab]")), "tool", "get_b", True),
+        (
+            key("uri", Target("id-github", "resource", "file:///a/*")),
+            "resource",
+            "file:///a/b",
+            True,
+        ),
+        (
+            key("uri", Target("id-github", "resource", "file:///a/*")),
+            "resource",
+            "file:///b",
+            False,
+        ),
+        (
+            key("no", EVERYTHING, denies=[Target("id-github", "tool", "delete_*")]),
+            "tool",
+            "x",
+            True,
+        ),
+        (
+            key("no", EVERYTHING, denies=[Target("id-github", "tool", "delete_*")]),
+            "tool",
+            "delete_repo",
+            False,
+        ),
+        (key("no", EVERYTHING, denies=[EVERYTHING]), "tool", "x", False),
+        (key("free", EVERYTHING, above=[level("team", None)]), "tool", "x", True),
+        (key("shut", EVERYTHING, above=[level("team", ())]), "tool", "x", False),
+        (key("cap", EVERYTHING, above=[level("team", (Target("id-docs"),))]), "tool", "x", False),
+        (key("low", above=[level("team", (EVERYTHING,))]), "tool", "x", False),
+        (
+            key("deep", EVERYTHING, above=[level("team", None), level("org", None, EVERYTHING)]),
+            "tool",
+            "x",
+            False,
+        ),
+    ],
+)
+def test_decisions(principal: Principal, kind: Kind, native: str, allowed: bool) -> None:
+    decision = decide(principal, GITHUB, kind, native)
+    assert decision.allowed is allowed
+    assert decision.reason
+    assert decision.rule
+
+
+def test_a_key_whose_grants_are_not_set_may_use_nothing() -> None:
+    principal = Principal(id="k", name="k", kind="key", levels=(Level("key", "k", None),))
+    assert not decide(principal, GITHUB, "tool", "x").allowed
+
+
+def test_a_principal_without_levels_may_use_nothing() -> None:
+    principal = Principal(id="k", name="k", kind="key", levels=())
+    assert not decide(principal, GITHUB, "tool", "x").allowed
+    assert not Access(principal, GITHUB).usable
+
+
+def test_the_servers_own_lists_concern_tools_only() -> None:
+    narrow = server("narrow", allow=("read_*",), deny=("read_secret",))
+    assert decide(OWNER, narrow, "tool", "read_file").allowed
+    assert not decide(OWNER, narrow, "tool", "write_file").allowed
+    assert not decide(OWNER, narrow, "tool", "read_secret").allowed
+    assert decide(OWNER, narrow, "prompt", "write_file").allowed
+    assert not decide(OWNER, server("none", allow=()), "tool", "x").allowed
+
+
+def test_the_deciding_rule_is_named() -> None:
+    principal = key(
+        "ann", Target("id-github", "tool", "get_*"), denies=[Target("*", "tool", "get_key")]
+    )
+    assert decide(principal, GITHUB, "tool", "get_x").rule == "key ann: github/get_*"
+    assert decide(principal, GITHUB, "tool", "get_key").rule == "key ann: deny */get_key"
+    assert "ann" in decide(principal, GITHUB, "tool", "put").reason
+
+
+names = st.text("ab*?[]", max_size=4)
+kinds = st.sampled_from(["tool", "prompt", "resource"])
+targets = st.builds(
+    Target,
+    st.sampled_from(["*", "id-github", "id-docs"]),
+    st.one_of(st.none(), kinds),
+    names.filter(bool),
+)
+target_sets = st.lists(targets, max_size=4).map(tuple)
+levels = st.lists(
+    st.builds(Level, st.just("any"), st.just("l"), st.one_of(st.none(), target_sets), target_sets),
+    min_size=1,
+    max_size=3,
+).map(tuple)
+
+
+def _key(steps: tuple[Level, ...]) -> Principal:
+    return Principal(id="p", name="p", kind="key", levels=steps)
+
+
+def _github(allow: tuple[str, ...] | None, deny: tuple[str, ...]) -> Server:
+    return server("github", allow=allow, deny=deny)
+
+
+principals = st.builds(_key, levels)
+some_names = st.lists(names, max_size=2).map(tuple)
+servers = st.builds(_github, st.one_of(st.none(), some_names), some_names)
+
+
+def _with(principal: Principal, steps: tuple[Level, ...]) -> Principal:
+    return Principal(id=principal.id, name=principal.name, kind="key", levels=steps)
+
+
+@given(principals, servers, kinds, names)
+def test_the_fast_answer_is_the_explained_one(
+    principal: Principal, one: Server, kind: Kind, native: str
+) -> None:
+    access = Access(principal, one)
+    allowed = access.decide(kind, native).allowed
+    assert access.allows(kind, native) is allowed
+    if allowed:
+        assert access.possible(kind)
+        assert access.usable
+    if access.total(kind):
+        assert allowed
+
+
+@given(principals, servers, kinds, names, targets, st.integers(0, 2))
+def test_a_deny_never_allows_more(
+    principal: Principal, one: Server, kind: Kind, native: str, extra: Target, at: int
+) -> None:
+    steps = list(principal.levels)
+    at %= len(steps)
+    old = steps[at]
+    steps[at] = Level(old.name, old.label, old.grants, (*old.denies, extra))
+    denied = decide(_with(principal, tuple(steps)), one, kind, native)
+    assert not denied.allowed or decide(principal, one, kind, native).allowed
+
+
+@given(principals, servers, kinds, names, st.one_of(st.none(), target_sets))
+def test_a_ceiling_never_grants(
+    principal: Principal, one: Server, kind: Kind, native: str, grants: tuple[Target, ...] | None
+) -> None:
+    capped = _with(principal, (*principal.levels, Level("org", "o", grants)))
+    assert (
+        not decide(capped, one, kind, native).allowed
+        or decide(principal, one, kind, native).allowed
+    )
+
+
+@given(principals, servers, kinds, names, st.randoms())
+def test_the_order_of_rules_is_irrelevant(
+    principal: Principal, one: Server, kind: Kind, native: str, chance: st.DataObject
+) -> None:
+    def shuffled(rules: tuple[Target, ...]) -> tuple[Target, ...]:
+        mixed = list(rules)
+        chance.shuffle(mixed)  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
+        return tuple(mixed)
+
+    steps = tuple(
+        Level(
+            step.name,
+            step.label,
+            None if step.grants is None else shuffled(step.grants),
+            shuffled(step.denies),
+        )
+        for step in principal.levels
+    )
+    assert (
+        decide(_with(principal, steps), one, kind, native).allowed
+        == decide(principal, one, kind, native).allowed
+    )
+
+
+@given(kinds, names, st.lists(st.builds(Target, st.just("id-docs"), st.none()), max_size=3))
+def test_an_unknown_server_is_denied(kind: Kind, native: str, grants: list[Target]) -> None:
+    assert not decide(key("k", *grants), GITHUB, kind, native).allowed
+
+
+@given(names.filter(bool), names)
+def test_globs_are_fnmatchcase(glob: str, native: str) -> None:
+    principal = key("k", Target("id-docs", "tool", glob))
+    assert decide(principal, DOCS, "tool", native).allowed is fnmatchcase(native, glob)
