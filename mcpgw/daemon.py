@@ -20,7 +20,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 import anyio.abc
@@ -33,7 +33,7 @@ from mcpgw.core.eras import LATEST, METHOD_NOT_FOUND
 from mcpgw.errors import Exit, GatewayError
 from mcpgw.front import app as front_app
 from mcpgw.front import stdio as front_stdio
-from mcpgw.model.calls import Ask, AskMode, Call, Context, Done, Note, RpcError
+from mcpgw.model.calls import Ask, AskMode, Call, Context, Done, JsonObject, Note, RpcError
 from mcpgw.model.config import EVERYTHING, OWNER, Endpoint, Principal, Server, Snapshot
 from mcpgw.model.ports import Handler, LinkInfo
 from mcpgw.relay.gateway import Gateway
@@ -621,8 +621,15 @@ async def live_status(store: Path) -> dict[str, Any] | None:
         await client.aclose()
 
 
-async def test_server(store: Path, name: str) -> list[dict[str, object]]:
+Then: TypeAlias = Callable[[Reach, JsonObject], Awaitable[list[dict[str, object]]]]
+
+
+async def test_server(
+    store: Path, name: str, *, then: Then | None = None
+) -> list[dict[str, object]]:
     """Reach one server and list its tools: `{"stage", "ok", "detail", "ms"}` for each step.
+
+    then: more steps to take once the tools are listed; gets the way there and the list's result.
 
     A live link of the running daemon is used as it is. Where it has none the test connects by
     itself, so that what the daemon remembers of an earlier failure cannot hide a mended server.
@@ -652,6 +659,8 @@ async def test_server(store: Path, name: str) -> list[dict[str, object]]:
             else:
                 tools = len(wire.array(result.get("tools", Raw(b"[]"))))
                 steps.append(_step(stage, began, tools=tools))
+                if then is not None:
+                    steps += await then(reached, result)
         return steps
 
 

@@ -1,0 +1,198 @@
+"""`mcpgw key`: who may use the gateway, and what of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mcpgw.cli import complete, words
+from mcpgw.cli import options as o
+from mcpgw.cli.groups import noun
+from mcpgw.cli.io import Desk, desk, moment, timestamp
+
+if TYPE_CHECKING:
+    from mcpgw.store.keys import Key
+
+app = noun("Keys: what clients show the gateway, and what each may use.")
+
+
+@app.command("create", help="Make a key; its secret is printed once and never again.")
+def create(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
+    expires: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="How long it works, such as 90d or 24h.")
+    ] = None,
+    grant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TARGET",
+            help="What it may use; see `mcpgw key grant`.",
+            autocompletion=complete.targets,
+        ),
+    ] = None,
+    json: o.Json = False,
+) -> None:
+    from mcpgw.store import keys
+
+    at = desk(ctx, as_json=json)
+    now = time.time()
+    until = None if expires is None else now + words.duration(expires, "--expires")
+    with at.store() as store:
+        key, secret = keys.create_key(store, name, expires=until, grants=grant or (), now=now)
+    _hand_over(at, key, secret)
+    at.say(f"This is the only time that the secret of {key.name} is shown.")
+    if not key.grants:
+        at.say(f"It may use nothing yet. Next: mcpgw key grant {key.name} SERVER")
+
+
+@app.command("list", help="List the keys.")
+def list_(ctx: typer.Context, json: o.Json = False) -> None:
+    from mcpgw.store import keys
+
+    at, now = desk(ctx, as_json=json), time.time()
+    with at.store() as store:
+        found = keys.list_keys(store)
+    if json:
+        at.emit({"keys": [as_json(key, now) for key in found]})
+        return
+    at.rows(
+        ("NAME", "STATE", "BEGINS", "EXPIRES", "MAY USE", "NEVER"),
+        [
+            (
+                key.name,
+                state(key, now),
+                key.start,
+                moment(key.expires),
+                ", ".join(key.targets) or "nothing",
+                ", ".join(key.deny_targets),
+            )
+            for key in found
+        ],
+        empty="There is no key yet. Next: mcpgw key create NAME --grant SERVER",
+    )
+
+
+@app.command("show", help="Show a key, without its secret.")
+def show(ctx: typer.Context, name: o.KeyName, json: o.Json = False) -> None:
+    from mcpgw.store import keys
+
+    at, now = desk(ctx, as_json=json), time.time()
+    with at.store() as store:
+        key = keys.get_key(store, name)
+    if json:
+        at.emit({"keys": [as_json(key, now)]})
+        return
+    at.facts(
+        (
+            ("name", key.name),
+            ("state", state(key, now)),
+            ("begins", key.start),
+            ("created", moment(key.created)),
+            ("expires", moment(key.expires)),
+            ("revoked", moment(key.revoked, none="")),
+            ("may use", ", ".join(key.targets) or "nothing"),
+            ("never", ", ".join(key.deny_targets)),
+        )
+    )
+
+
+@app.command("grant", help="Let a key use something.")
+def grant(ctx: typer.Context, name: o.KeyName, targets: o.Targets, json: o.Json = False) -> None:
+    from mcpgw.store import keys
+
+    at = desk(ctx, as_json=json)
+    with at.store() as store:
+        _changed(at, keys.grant(store, name, targets))
+
+
+@app.command("deny", help="Never let a key use something, whatever else it was granted.")
+def deny(ctx: typer.Context, name: o.KeyName, targets: o.Targets, json: o.Json = False) -> None:
+    from mcpgw.store import keys
+
+    at = desk(ctx, as_json=json)
+    with at.store() as store:
+        _changed(at, keys.deny(store, name, targets))
+
+
+@app.command("ungrant", help="Take back what was granted or denied, in the same words.")
+def ungrant(ctx: typer.Context, name: o.KeyName, targets: o.Targets, json: o.Json = False) -> None:
+    from mcpgw.store import keys
+
+    at = desk(ctx, as_json=json)
+    with at.store() as store:
+        _changed(at, keys.ungrant(store, name, targets))
+
+
+@app.command("rotate", help="Give a key a new secret, printed once; the old one works a while.")
+def rotate(
+    ctx: typer.Context,
+    name: o.KeyName,
+    grace: Annotated[
+        str,
+        typer.Option(metavar="DURATION", help="How long the old secret works; 0s ends it at once."),
+    ] = "24h",
+    json: o.Json = False,
+) -> None:
+    from mcpgw.store import keys
+
+    at, now = desk(ctx, as_json=json), time.time()
+    seconds = words.duration(grace, "--grace")
+    with at.store() as store:
+        key, secret = keys.rotate_key(store, name, grace=seconds, now=now)
+    _hand_over(at, key, secret)
+    at.say(f"This is the only time that the new secret of {key.name} is shown.")
+    at.say(f"The old one works for {grace} more." if seconds else "The old one is refused now.")
+
+
+@app.command("revoke", help="Refuse a key from now on, for good.")
+def revoke(ctx: typer.Context, name: o.KeyName, yes: o.Yes = False, json: o.Json = False) -> None:
+    from mcpgw.store import keys
+
+    at = desk(ctx, as_json=json)
+    with at.store() as store:
+        key = keys.get_key(store, name)
+        at.confirm(f"Refuse the key {key.name} from now on?", yes=yes)
+        key = keys.revoke_key(store, key.name, now=time.time())
+    if json:
+        at.emit({"keys": [as_json(key, time.time())]})
+    at.say(f"{key.name} is refused from now on.")
+
+
+def state(key: Key, now: float) -> str:
+    """Whether a key works."""
+    if key.revoked is not None:
+        return "revoked"
+    return "expired" if key.expires is not None and key.expires <= now else "active"
+
+
+def as_json(key: Key, now: float) -> dict[str, Any]:
+    """A key as `--json` tells it; grants are the words that were typed."""
+    return {
+        "name": key.name,
+        "state": state(key, now),
+        "start": key.start,
+        "created": timestamp(key.created),
+        "expires": timestamp(key.expires),
+        "revoked": timestamp(key.revoked),
+        "grants": None if key.grants is None else list(key.targets),
+        "denies": list(key.deny_targets),
+    }
+
+
+def _hand_over(desk: Desk, key: Key, secret: str) -> None:
+    """The secret, alone on stdout, so that `$(mcpgw key create NAME)` is it."""
+    if desk.as_json:
+        desk.emit({"keys": [{**as_json(key, time.time()), "secret": secret}]})
+    else:
+        desk.data(secret)
+        desk.stdout.flush()
+
+
+def _changed(desk: Desk, key: Key) -> None:
+    if desk.as_json:
+        desk.emit({"keys": [as_json(key, time.time())]})
+    never = f"; never {', '.join(key.deny_targets)}" if key.deny_targets else ""
+    desk.say(f"{key.name} may use {', '.join(key.targets) or 'nothing'}{never}.")

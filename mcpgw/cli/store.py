@@ -1,0 +1,86 @@
+"""`mcpgw store`: the file that everything configured is in."""
+
+from __future__ import annotations
+
+import json as json_text
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mcpgw.cli import options as o
+from mcpgw.cli.groups import noun
+from mcpgw.cli.io import desk, timestamp
+
+app = noun("The store: the file with everything that is configured.")
+
+
+@app.command("backup", help="Write a copy of the store, also while the gateway runs.")
+def backup(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The copy; must not exist yet.")],
+    json: o.Json = False,
+) -> None:
+    at = desk(ctx, as_json=json)
+    with at.store() as store, at.busy("Copying the store"):
+        store.backup(file)
+    if json:
+        at.emit({"backups": [{"store": str(at.path), "file": str(file.absolute())}]})
+    at.say(f"Copied {at.path} to {file}.")
+
+
+@app.command("changes", help="Show what was changed, when and by whom, newest first.")
+def changes(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many at most.")] = 50,
+    json: o.Json = False,
+) -> None:
+    from mcpgw.store import audit
+
+    at = desk(ctx, as_json=json)
+    with at.store() as store:
+        found = audit.changes(store, limit)
+    if json:
+        told = [
+            {
+                "time": timestamp(change.time),
+                "actor": change.actor,
+                "action": change.action,
+                "subject": change.subject,
+                "before": _value(change.before),
+                "after": _value(change.after),
+            }
+            for change in found
+        ]
+        at.emit({"changes": told})
+        return
+    at.rows(
+        ("TIME", "WHO", "WHAT", "OF", "CHANGED"),
+        [
+            (
+                timestamp(change.time) or "",
+                change.actor,
+                change.action,
+                change.subject,
+                _difference(_value(change.before), _value(change.after)),
+            )
+            for change in found
+        ],
+        empty="Nothing was changed yet.",
+    )
+
+
+def _value(text: str | None) -> Any:  # noqa: ANN401 - whatever the record has
+    return None if text is None else json_text.loads(text)
+
+
+def _difference(before: Any, after: Any) -> str:  # noqa: ANN401 - whatever the records have
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return ""
+    old: dict[str, object] = before
+    new: dict[str, object] = after
+    return ", ".join(
+        f"{field}: {old.get(field)} -> {new.get(field)}"
+        for field in sorted({*old, *new})
+        if old.get(field) != new.get(field)
+    )
