@@ -285,7 +285,7 @@ def _uvicorn_config(app: front_app.App, options: ServeOptions | None) -> uvicorn
     """options None: the private door, which has no TLS."""
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=front_app.Connection,
         ws="none",
         loop="none",
         lifespan="off",

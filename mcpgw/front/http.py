@@ -1,0 +1,113 @@
+"""uvicorn's HTTP/1.1 connection, with what a gateway needs besides.
+
+A connection that is lost tells every exchange on it at once (uvicorn wakes only the newest), so a
+call can be cancelled without a task that waits for the loss. The head of a request is bounded in
+bytes, and head and body in time: uvicorn bounds neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar, Protocol, cast
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+MAX_HEAD = 64 * 1024  # bytes of a request line with its header fields
+REQUEST_TIME = 60.0  # seconds for a whole request to arrive; 4 MiB at half a megabit a second
+SWEEP = 10.0  # seconds between looks at a connection's clock, at most
+KEY = "mcpgw.connection"  # where in an ASGI scope the connection stands
+
+
+class Watcher(Protocol):
+    """One who must know when the connection is lost."""
+
+    def gone(self) -> None:
+        """The connection is lost. Must not block."""
+        ...
+
+
+class Connection(HttpToolsProtocol):
+    """The `http` class for uvicorn.Config."""
+
+    request_time: ClassVar[float] = REQUEST_TIME
+    max_head: ClassVar[int] = MAX_HEAD
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.watchers: set[Watcher] = set()
+        self._reading: float | None = None  # since when a request has been arriving
+        self._in_head = True
+        self._head = 0
+        self._clock: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._reading = self.loop.time()
+        self._tick()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+        super().connection_lost(exc)
+        for watcher in tuple(self.watchers):
+            watcher.gone()
+        self.watchers.clear()
+
+    def abort(self) -> None:
+        """Drop the connection: its far side no longer reads."""
+        self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head += len(data)
+            if self._reading is None:
+                self._reading = self.loop.time()
+        super().data_received(data)
+        if self._in_head and self._head > self.max_head:
+            self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        if self._reading is None:
+            self._reading = self.loop.time()
+        super().on_message_begin()
+        cast("dict[str, Any]", self.scope)[KEY] = self
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head = 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._reading = None
+        self._in_head = True
+        super().on_message_complete()
+
+    def _tick(self) -> None:
+        """Look whether the request that is arriving has taken too long."""
+        self._clock = None
+        if self.transport.is_closing():
+            return
+        if self._reading is not None and self.loop.time() - self._reading >= self.request_time:
+            # A connection that never said anything is closed without a word.
+            self._refuse(b"408 Request Timeout" if self._head or not self._in_head else b"")
+            return
+        self._clock = self.loop.call_later(min(SWEEP, self.request_time), self._tick)
+
+    def _refuse(self, status: bytes) -> None:
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        answering = cycle is not None and cycle.response_started and not cycle.response_complete
+        if status and not answering:
+            self.transport.write(
+                b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            )
+        self.transport.close()

@@ -1,0 +1,193 @@
+"""MCP on standard input and output, both eras: one JSON text a line.
+
+Two threads of our own do the blocking reads and writes, whatever the two descriptors are; they are
+daemons, so a peer that neither writes nor reads cannot hold up the end of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import anyio
+
+from mcpgw.core import wire
+from mcpgw.core.eras import INVALID_REQUEST
+from mcpgw.front.channel import Channel
+from mcpgw.front.exchange import internal
+from mcpgw.front.modern import Base
+from mcpgw.model.calls import Context
+from mcpgw.model.ports import Handler
+
+MAX_LINE: Final = 4 * 1024 * 1024  # bytes of one message
+DRAIN: Final = 5.0  # seconds that calls in flight may take after the input has ended
+_CHUNK: Final = 64 * 1024
+
+
+async def serve(
+    handler: Handler, *, ctx: Context, stdin: int | None = None, stdout: int | None = None
+) -> None:
+    """Serve one client until its input ends.
+
+    ctx: who calls and through what; its revision and capabilities come from the client.
+    stdin, stdout: descriptors instead of the process's own, which are taken away from everybody
+    else while this runs: what is printed then goes to standard error.
+    """
+    with contextlib.ExitStack() as stack:
+        if stdin is None or stdout is None:
+            stdin, stdout = stack.enter_context(_own_descriptors())
+        source, sink = _Worker(), _Worker()
+        try:
+            await _Stdio(handler, ctx, source, sink, stdin, stdout).run()
+        finally:
+            source.stop()
+            sink.stop()
+
+
+class _Stdio:
+    def __init__(
+        self,
+        handler: Handler,
+        ctx: Context,
+        source: _Worker,
+        sink: _Worker,
+        stdin: int,
+        stdout: int,
+    ) -> None:
+        self._handler = handler
+        self._source = source
+        self._sink = sink
+        self._stdin = stdin
+        self._stdout = stdout
+        self._writing = anyio.Lock()
+        self._lost = False
+        self._base = Base(ctx.principal, ctx.snapshot, ctx.endpoint, "stdio", session="stdio")
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as feeds:
+            channel = Channel(
+                self._handler,
+                feeds,
+                self._send,
+                id="stdio",
+                principal=self._base.principal,
+                endpoint=self._base.endpoint,
+            )
+            async with anyio.create_task_group() as calls:
+                async for line in self._lines():
+                    calls.start_soon(self._take, channel, line)
+                channel.end_endless()
+                calls.cancel_scope.deadline = anyio.current_time() + DRAIN
+            channel.close()
+            feeds.cancel_scope.cancel()
+
+    async def _take(self, channel: Channel, line: bytes) -> None:
+        try:
+            await channel.take(line, self._base)
+        except Exception as error:  # noqa: BLE001 - the boundary of one message
+            internal(error)
+
+    async def _lines(self) -> AsyncGenerator[bytes]:
+        """Each line; one that is too long is answered with an error and skipped."""
+        held: list[bytes] = []
+        size, skipping = 0, False
+        while chunk := await self._source.do(lambda: os.read(self._stdin, _CHUNK)):
+            *whole, rest = chunk.split(b"\n")
+            for end in whole:
+                if not skipping and size + len(end) <= MAX_LINE:
+                    line = b"".join([*held, end])
+                    if not line.isspace() and line:
+                        yield line
+                elif not skipping:
+                    await self._too_long()
+                held, size, skipping = [], 0, False
+            if skipping:
+                continue
+            held.append(rest)
+            size += len(rest)
+            if size > MAX_LINE:
+                await self._too_long()
+                held, size, skipping = [], 0, True
+        if held and not skipping and (line := b"".join(held)).strip():
+            yield line
+
+    async def _too_long(self) -> None:
+        error = wire.BadMessage(INVALID_REQUEST, f"a line of more than {MAX_LINE} bytes")
+        await self._send(wire.error(None, error))
+
+    async def _send(self, message: bytes) -> None:
+        """One line; waits while the client does not read."""
+        async with self._writing:
+            if self._lost:
+                return
+            try:
+                await self._sink.do(lambda: _write(self._stdout, message + b"\n"))
+            except OSError:
+                self._lost = True  # the client closed its end; its input ends soon as well
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+class _Worker:
+    """A daemon thread that does one blocking thing after the other."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[
+            tuple[Callable[[], Any], asyncio.Future[Any], asyncio.AbstractEventLoop] | None
+        ] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="mcpgw-stdio", daemon=True).start()
+
+    async def do(self, job: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever the job returns
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        self._jobs.put((job, done, loop))
+        return await done
+
+    def stop(self) -> None:
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            job, done, loop = item
+            try:
+                result, error = job(), None
+            except OSError as failed:
+                result, error = None, failed
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(_settle, done, result, error)
+
+
+def _settle(done: asyncio.Future[Any], result: object, error: OSError | None) -> None:
+    if done.done():
+        return
+    if error is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(result)
+
+
+@contextmanager
+def _own_descriptors() -> Generator[tuple[int, int]]:
+    """Standard input and output for us alone, until the block ends."""
+    stdin, stdout = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    try:
+        yield stdin, stdout
+    finally:
+        os.dup2(stdin, 0)
+        os.dup2(stdout, 1)
+        os.close(stdin)
+        os.close(stdout)
