@@ -15,12 +15,16 @@ from mcpgw.cli.io import desk
 VARIABLE = "_MCPGW_COMPLETE"
 
 
-def prepare() -> None:
-    """Make ready to answer a Tab, if the shell asks for one."""
-    if VARIABLE in os.environ:
-        from typer.completion import completion_init
+def asked() -> bool:
+    """Whether the shell runs this for a Tab."""
+    return VARIABLE in os.environ
 
-        completion_init()
+
+def prepare() -> None:
+    """Make ready to answer a Tab."""
+    from typer.completion import completion_init  # pyright: ignore[reportPrivateImportUsage]
+
+    completion_init()
 
 
 def _offer(

@@ -20,7 +20,7 @@ EPILOG = (
 
 def script(shell: Shell) -> str:
     """The completion script of a shell, as `completions/` has it too."""
-    from typer.completion import get_completion_script
+    from typer.completion import get_completion_script  # pyright: ignore[reportPrivateImportUsage]
 
     text = get_completion_script(prog_name="mcpgw", complete_var=VARIABLE, shell=shell)
     return text + "\n"

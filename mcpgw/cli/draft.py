@@ -11,34 +11,19 @@ import os
 import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcpgw.cli import words
 from mcpgw.cli.io import Desk, usage
+from mcpgw.cli.typed import CLEARABLE, SEALED, Words
 from mcpgw.errors import Exit, GatewayError
+from mcpgw.store.looks import is_reference
 
 if TYPE_CHECKING:
     from mcpgw.model.config import Server
     from mcpgw.store.vault import Vault
 
-SEALED = "server/"  # what vault names begin with that were not chosen by a person
-
-CLEARABLE = {
-    "env": "env",
-    "header": "headers",
-    "forward-header": "forward_headers",
-    "allow": "allow",
-    "deny": "deny",
-    "secret": "secret",
-    "cwd": "cwd",
-    "timeout": "timeout",
-    "max-concurrent": "max_concurrent",
-    "ca": "ca",
-    "client-cert": "client_cert",
-    "description": "description",
-}
 _EMPTY: dict[str, object] = {
     "env": {},
     "headers": {},
@@ -55,29 +40,6 @@ _EMPTY: dict[str, object] = {
 }
 _FOR_URL = ("auth", "secret", "header", "forward_header", "ca", "client_cert", "transport")
 _FOR_COMMAND = ("env", "cwd")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Words:
-    """What was typed; None for what was not."""
-
-    command: Sequence[str] | None = None
-    url: str | None = None
-    transport: str | None = None
-    env: Sequence[str] | None = None
-    cwd: str | None = None
-    auth: str | None = None
-    secret: str | None = None
-    header: Sequence[str] | None = None
-    forward_header: Sequence[str] | None = None
-    allow: Sequence[str] | None = None
-    deny: Sequence[str] | None = None
-    isolate: str | None = None
-    timeout: float | None = None
-    max_concurrent: int | None = None
-    ca: str | None = None
-    client_cert: str | None = None
-    description: str | None = None
 
 
 class Sealing:
@@ -117,9 +79,7 @@ def fields(
 
     Raises GatewayError (USAGE) for words that do not fit together or show a secret.
     """
-    from mcpgw.store.secrets import is_reference, looks_secret
-
-    literals = words.Literals(name, looks_secret)
+    literals = words.Literals(name)
     found = _place(typed, before, literals)
     stdio = found["transport"] == "stdio" if "transport" in found else _is_stdio(before)
     _refuse_foreign(typed, stdio=stdio)
@@ -129,7 +89,7 @@ def fields(
             **dict(_variable(pair, literals, sealing) for pair in typed.env),
         }
     if typed.header is not None:
-        given = words.headers(typed.header, literals, is_reference)
+        given = words.headers(typed.header, literals)
         kept = {k.lower() for k in given}
         old = before.headers if before else {}
         found["headers"] = {**{k: v for k, v in old.items() if k.lower() not in kept}, **given}
@@ -223,8 +183,6 @@ def _refuse_foreign(typed: Words, *, stdio: bool) -> None:
 
 
 def _variable(pair: str, literals: words.Literals, sealing: Sealing) -> tuple[str, str]:
-    from mcpgw.store.secrets import is_reference
-
     name, value = words.variable(pair)
     if value is None:
         if name not in os.environ:
@@ -274,8 +232,6 @@ def _credentials(
     typed: Words, name: str, before: Server | None, sealing: Sealing, desk: Desk
 ) -> dict[str, Any]:
     """`auth` and `secret`: a reference that was typed, or a secret that is asked for and sealed."""
-    from mcpgw.store.secrets import is_reference
-
     old_auth, old_secret = (before.auth, before.secret) if before else ("none", None)
     auth = typed.auth or old_auth
     if typed.secret is None and typed.auth is None:

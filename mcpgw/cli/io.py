@@ -243,7 +243,7 @@ def one_line(text: str) -> str:
 
 def paint(stream: TextIO, text: str, colour: str) -> str:
     """`text` in a colour (an SGR number) where `stream` shows colours."""
-    plain = not stream.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    plain = not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return text if plain else f"\x1b[{colour}m{text}\x1b[0m"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mcpgw.cli import complete, words
+from mcpgw.cli import complete
 from mcpgw.cli import options as o
 from mcpgw.cli.groups import noun
 from mcpgw.cli.io import Desk, desk, moment, timestamp
@@ -35,11 +35,12 @@ def create(
     ] = None,
     json: o.Json = False,
 ) -> None:
+    from mcpgw.cli.words import duration
     from mcpgw.store import keys
 
     at = desk(ctx, as_json=json)
     now = time.time()
-    until = None if expires is None else now + words.duration(expires, "--expires")
+    until = None if expires is None else now + duration(expires, "--expires")
     with at.store() as store:
         key, secret = keys.create_key(store, name, expires=until, grants=grant or (), now=now)
     _hand_over(at, key, secret)
@@ -136,10 +137,11 @@ def rotate(
     ] = "24h",
     json: o.Json = False,
 ) -> None:
+    from mcpgw.cli.words import duration
     from mcpgw.store import keys
 
     at, now = desk(ctx, as_json=json), time.time()
-    seconds = words.duration(grace, "--grace")
+    seconds = duration(grace, "--grace")
     with at.store() as store:
         key, secret = keys.rotate_key(store, name, grace=seconds, now=now)
     _hand_over(at, key, secret)

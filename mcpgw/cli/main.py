@@ -97,15 +97,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    try:
+    command = typer.main.get_command(app)
+    if complete.asked():
         complete.prepare()
-        command = typer.main.get_command(app)
-        answer = command.main(words, prog_name=PROGRAM, standalone_mode=False)
-    except (BrokenPipeError, SystemExit):
-        raise
+        command.main(words, prog_name=PROGRAM)  # ends the process
+    try:
+        with command.make_context(PROGRAM, list(words)) as ctx:
+            command.invoke(ctx)
+    except typer.Exit as done:
+        return done.exit_code
     except BaseException as error:  # noqa: BLE001 - the boundary that this module is for
         return _refuse(_cause(error), words)
-    return answer if isinstance(answer, int) else Exit.DONE
+    return Exit.DONE
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mcpgw.cli import options as o
-from mcpgw.cli import words
 from mcpgw.cli.groups import Panel
 from mcpgw.cli.io import Desk, desk, one_line, timestamp, usage
 
@@ -60,7 +59,9 @@ def serve(
         typer.Option(metavar="CIDR", help="A proxy whose X-Forwarded-* headers are believed."),
     ] = None,
 ) -> None:
-    proxies = tuple(words.network(text) for text in trusted_proxy or ())
+    from mcpgw.cli.words import network
+
+    proxies = tuple(network(text) for text in trusted_proxy or ())
     origins = tuple(_origin(text) for text in allow_origin or ())
     from mcpgw import daemon
 

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mcpgw.cli import options as o
-from mcpgw.cli import words
-from mcpgw.cli.draft import CLEARABLE, SEALED, Sealing, Words, cleared, fields
 from mcpgw.cli.groups import noun
 from mcpgw.cli.io import Desk, desk, plain, usage
+from mcpgw.cli.typed import CLEARABLE, SEALED, Words
 from mcpgw.errors import Exit, GatewayError
 
 if TYPE_CHECKING:
@@ -73,6 +72,7 @@ def add(
 
 
 def register(desk: Desk, name: str, typed: Words, *, enabled: bool) -> None:
+    from mcpgw.cli.draft import Sealing, fields
     from mcpgw.core.naming import check_name
     from mcpgw.store import registry
     from mcpgw.store.vault import Vault
@@ -176,6 +176,7 @@ def set_(
 def change(desk: Desk, name: str, typed: Words, *, clear: list[str], more: dict[str, str]) -> None:
     import msgspec
 
+    from mcpgw.cli.draft import Sealing, cleared, fields
     from mcpgw.store import registry
     from mcpgw.store.vault import Vault
 
@@ -290,27 +291,34 @@ def test(
 
 
 def as_json(server: Server) -> dict[str, Any]:
-    """A server without its id, which is nobody's business."""
+    """A server without its id, which is nobody's business, and without secrets."""
+    from mcpgw.store.looks import masked_url, masked_words
+
     shown = {name: plain(getattr(server, name)) for name in server.__struct_fields__}
     del shown["id"]
+    if server.url is not None:
+        shown["url"] = masked_url(server.url)
+    shown["command"] = masked_words(server.command)
     for field in ("env", "headers"):
         shown[field] = {name: _veiled(name, text) for name, text in shown[field].items()}
     return shown
 
 
 def where(server: Server) -> str:
-    """Its URL or its command."""
+    """Its URL or its command, without secrets."""
     import shlex
 
-    return server.url or shlex.join(server.command)
+    from mcpgw.store.looks import masked_url, masked_words
+
+    return masked_url(server.url) if server.url else shlex.join(masked_words(server.command))
 
 
 def _veiled(name: str, text: str) -> str:
     """A literal that may be a secret (from a store that was not filled here) is not shown."""
-    from mcpgw.store.secrets import is_reference, looks_secret
+    from mcpgw.store.looks import MASK, is_reference, looks_secret, sensitive_name
 
-    secret = not is_reference(text) and (words.sensitive(name) or looks_secret(text))
-    return "(hidden)" if secret else text
+    secret = not is_reference(text) and (sensitive_name(name) or looks_secret(text))
+    return MASK if secret else text
 
 
 def _text(value: object) -> str:
@@ -344,8 +352,10 @@ def _drop_secrets(store: Store, before: Server) -> None:
 
 
 def _warn_plain(desk: Desk, server: Server) -> None:
+    from mcpgw.cli.words import loopback
+
     url = server.url
-    if url is None or not url.lower().startswith("http://") or words.loopback(url):
+    if url is None or not url.lower().startswith("http://") or loopback(url):
         return
     if server.auth != "none" or server.headers or server.forward_headers:
         desk.warn(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json as json_text
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -43,12 +43,12 @@ def changes(
     if json:
         told = [
             {
-                "time": timestamp(change.time),
+                "time": timestamp(change.at),
                 "actor": change.actor,
                 "action": change.action,
                 "subject": change.subject,
-                "before": _value(change.before),
-                "after": _value(change.after),
+                "before": change.before,
+                "after": change.after,
             }
             for change in found
         ]
@@ -58,11 +58,11 @@ def changes(
         ("TIME", "WHO", "WHAT", "OF", "CHANGED"),
         [
             (
-                timestamp(change.time) or "",
+                timestamp(change.at) or "",
                 change.actor,
                 change.action,
                 change.subject,
-                _difference(_value(change.before), _value(change.after)),
+                _difference(change.before, change.after),
             )
             for change in found
         ],
@@ -70,17 +70,10 @@ def changes(
     )
 
 
-def _value(text: str | None) -> Any:  # noqa: ANN401 - whatever the record has
-    return None if text is None else json_text.loads(text)
-
-
-def _difference(before: Any, after: Any) -> str:  # noqa: ANN401 - whatever the records have
-    if not isinstance(before, dict) or not isinstance(after, dict):
+def _difference(before: Mapping[str, object] | None, after: Mapping[str, object] | None) -> str:
+    """What differs, where something was altered."""
+    if before is None or after is None:
         return ""
-    old: dict[str, object] = before
-    new: dict[str, object] = after
     return ", ".join(
-        f"{field}: {old.get(field)} -> {new.get(field)}"
-        for field in sorted({*old, *new})
-        if old.get(field) != new.get(field)
+        f"{field}: {before.get(field)} -> {after.get(field)}" for field in {**before, **after}
     )

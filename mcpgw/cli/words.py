@@ -8,20 +8,17 @@ looks like a secret is refused, and no refusal repeats it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address, ip_network
 from urllib.parse import parse_qsl, urlsplit
 
 from mcpgw.cli.io import usage
+from mcpgw.store.looks import is_reference, looks_secret, sensitive_name
 
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 LONGEST = 100 * 365 * SECONDS["d"]  # a century, after which no key is anybody's
 
 _DURATION = re.compile(r"(\d{1,9})([smhdw])")
-_SENSITIVE = re.compile(
-    r"(?i)(?:token|secret|password|passwd|passphrase|pwd|credentials?|authorization|signature|"
-    r"(?:access|api|auth|private|secret|subscription)[-_ ]?key|(?:^|[^a-z])(?:auth|sig|pat)|^key)$"
-)
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VARIABLE = re.compile(r"[^=\0]+")
 _HARMLESS = re.compile(r"(?i)\d*|true|false|yes|no|on|off|none|null")
@@ -39,21 +36,15 @@ def duration(text: str, option: str) -> float:
     return seconds
 
 
-def sensitive(name: str) -> bool:
-    """Whether a variable, header, option or query field of this name holds a secret."""
-    return _SENSITIVE.search(name.lstrip("-")) is not None
-
-
 class Literals:
-    """Refuses secrets that stand in the command. `looks`: whether a value looks like one."""
+    """Refuses secrets that stand in the command that adds or changes `server`."""
 
-    def __init__(self, server: str, looks: Callable[[str], bool]) -> None:
+    def __init__(self, server: str) -> None:
         self._server = server
-        self._looks = looks
 
     def check(self, name: str, value: str, where: str) -> None:
         """Refuse `value`. `name` tells what it is for; `where` is the option it stands in."""
-        if _HARMLESS.fullmatch(value) or not (sensitive(name) or self._looks(value)):
+        if _HARMLESS.fullmatch(value) or not (sensitive_name(name) or looks_secret(value)):
             return
         self._refuse(where, name, f"{where} {name}=vault:{self.secret(name)}")
 
@@ -71,7 +62,7 @@ class Literals:
                 equals, value = "", word
             named = option if equals else before
             given = bool(value) and not _HARMLESS.fullmatch(value)
-            if given and ((named and sensitive(named)) or self._looks(value)):
+            if given and ((named and sensitive_name(named)) or looks_secret(value)):
                 name = re.sub(r"\W+", "_", (named or "secret").lstrip("-")).upper()
                 self._refuse("the command", named, f"--env {name}=vault:{self.secret(name)}")
             before = word if word.startswith("-") and not equals else ""
@@ -111,6 +102,7 @@ def url(text: str, literals: Literals) -> str:
         usage("--url has a blank or a control character in it.", why="Write them as %20 and such.")
     for name, value in parse_qsl(parts.query):
         literals.check(name, value, "--url")
+    literals.check("", text, "--url")
     return text
 
 
@@ -133,9 +125,7 @@ def network(text: str) -> str:
         usage(f'"{text}" is no address or network.', why="--trusted-proxy takes 10.0.0.0/8.")
 
 
-def headers(
-    pairs: Iterable[str], literals: Literals, reference: Callable[[str], bool]
-) -> dict[str, str]:
+def headers(pairs: Iterable[str], literals: Literals) -> dict[str, str]:
     """`K=REF|V` words as header fields."""
     found: dict[str, str] = {}
     for pair in pairs:
@@ -144,7 +134,7 @@ def headers(
             usage("--header takes NAME=VALUE.", next="--header X-Team=platform")
         if re.search(r"[\r\n\0]", value):
             usage(f"The value of the header {name} has a line end in it.")
-        if not reference(value):
+        if not is_reference(value):
             literals.check(name, value, "--header")
         found[name] = value
     return found

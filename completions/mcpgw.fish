@@ -1,0 +1,1 @@
+complete --command mcpgw --no-files --arguments "(env _MCPGW_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) mcpgw)" --condition "env _MCPGW_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) mcpgw"
