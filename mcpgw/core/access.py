@@ -1,8 +1,8 @@
 """Who may use what: one pure function, compiled once per principal and server.
 
 Effective = own grants ∩ every level above ∩ the server's allowed tools, minus every deny. Deny
-always wins; a level above only narrows; nothing that is not written is allowed. Names on the wire are
-only a view: what is decided on is (server id, kind, native name), or the URI of a resource.
+always wins; a level above only narrows; nothing that is not written is allowed. Names on the wire
+are only a view: what is decided on is (server id, kind, native name), or a resource's URI.
 """
 
 from __future__ import annotations

@@ -1,0 +1,125 @@
+"""A call on its way to one server: lease, bridge between the eras, and errors in plain words.
+
+The straight path (no input needed, or both sides of one era) adds no task and wraps nothing.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mcpgw.core import mrtr
+from mcpgw.core.eras import LEGACY, MISSING_CAPABILITY
+from mcpgw.model.calls import AskMode, Call, Context, Done, NeedInput, Reply, RpcError
+from mcpgw.model.ports import Caller, Lease, Links, Seal, UpstreamError
+from mcpgw.relay import refusals
+from mcpgw.relay.inputs import Parking, drive
+from mcpgw.relay.views import Seat
+
+_LEGACY = frozenset(LEGACY)
+
+
+class Forward:
+    """Sends calls to servers. `parking` keeps those that wait for a modern client's answers."""
+
+    def __init__(self, links: Links, seal: Seal, parking: Parking) -> None:
+        self._links = links
+        self._seal = seal
+        self._parking = parking
+
+    async def send(self, seat: Seat, asked: Call, call: Call, caller: Caller) -> Reply:
+        """Relay `call` to the seat's server. `asked`: the call as the client made it.
+
+        Raises RpcError, also for a server that cannot be reached.
+        """
+        if seat.unusable is not None:
+            raise refusals.unusable(seat.server, seat.unusable)
+        if call.state is not None or call.answers is not None:
+            return await self._retry(seat, asked, call, caller)
+        try:
+            async with self._links.lease(seat.server, call.ctx) as lease:
+                if not _parks(lease, call.ctx, caller):
+                    reply = await lease.link.handle(call, caller)
+                    if reply.__class__ is Done:
+                        return reply
+                    return await self._needed(seat, asked, call, reply, caller, lease)
+        except UpstreamError as error:
+            raise refusals.unreachable(seat.server, error) from error
+        except RpcError as error:
+            return _told(error, call)
+        return await self._parking.begin(
+            _Leased(self._links, seat),
+            call,
+            caller,
+            bind=mrtr.binding(asked),
+            server=seat.server.id,
+        )
+
+    async def _retry(self, seat: Seat, asked: Call, call: Call, caller: Caller) -> Reply:
+        """A call that brings answers: to a parked one, or to a modern server with its state."""
+        if call.state is not None:
+            bind = mrtr.binding(asked)
+            body = self._seal.unseal(call.state, bind=bind, purpose=mrtr.PURPOSE)
+            state = None if body is None else mrtr.decode_state(body)
+            if state is None or state.server != seat.server.id:
+                raise mrtr.start_again()
+            if state.park is not None:
+                return await self._parking.resume(
+                    state.park, call, caller, bind=bind, server=seat.server.id
+                )
+            call = msgspec.structs.replace(call, state=state.state)
+        try:
+            async with self._links.lease(seat.server, call.ctx) as lease:
+                if not lease.info.modern:
+                    # A legacy server takes no answers, and must not run the call once more.
+                    raise mrtr.start_again()
+                reply = await lease.link.handle(call, caller)
+                return await self._needed(seat, asked, call, reply, caller, lease)
+        except UpstreamError as error:
+            raise refusals.unreachable(seat.server, error) from error
+        except RpcError as error:
+            return _told(error, call)
+
+    async def _needed(
+        self, seat: Seat, asked: Call, call: Call, reply: Reply, caller: Caller, lease: Lease
+    ) -> Reply:
+        if not isinstance(reply, NeedInput):
+            return reply
+        if caller.ask_mode is AskMode.LIVE:
+            return await drive(lease.link, call, reply, caller)
+        missing = mrtr.undeclared(reply.asks.values(), call.ctx.capabilities)
+        if missing or caller.ask_mode is AskMode.NEVER:
+            raise mrtr.missing_capability(missing)
+        if reply.state is None:
+            return reply
+        body = mrtr.encode_state(mrtr.State(seat.server.id, state=reply.state))
+        state = self._seal.seal(
+            body, bind=mrtr.binding(asked), purpose=mrtr.PURPOSE, ttl=mrtr.STATE_TTL
+        )
+        return NeedInput(reply.asks, state, reply.result)
+
+
+class _Leased:
+    """A Handler that takes its own lease, for a task that outlives the request."""
+
+    def __init__(self, links: Links, seat: Seat) -> None:
+        self._links = links
+        self._seat = seat
+
+    async def handle(self, call: Call, caller: Caller) -> Reply:
+        try:
+            async with self._links.lease(self._seat.server, call.ctx) as lease:
+                return await lease.link.handle(call, caller)
+        except UpstreamError as error:
+            raise refusals.unreachable(self._seat.server, error) from error
+
+
+def _parks(lease: Lease, ctx: Context, caller: Caller) -> bool:
+    return caller.ask_mode is AskMode.RETRY and not lease.info.modern and mrtr.can_be_asked(ctx)
+
+
+def _told(error: RpcError, call: Call) -> Reply:
+    """-32021 in a form that a legacy client understands; any other error is raised again."""
+    legacy_tool = call.method == "tools/call" and call.ctx.revision in _LEGACY
+    if error.code == MISSING_CAPABILITY and legacy_tool:
+        return Done(mrtr.refusal(error))
+    raise error

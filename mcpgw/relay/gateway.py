@@ -1,0 +1,312 @@
+"""The gateway: one Handler in front of every server.
+
+A call is routed by its method, its name or URI is looked up in what the caller may see, and it
+goes on under its native name. Nothing of it is decoded that the gateway does not decide on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import anyio.abc
+import msgspec
+from msgspec import Raw
+
+from mcpgw import __version__
+from mcpgw.core import catalog, headers, wire
+from mcpgw.core.catalog import PROMPTS, TOOLS, Entry, ListKind
+from mcpgw.core.eras import (
+    HEADER_MISMATCH,
+    INVALID_PARAMS,
+    LEGACY_RESOURCE_NOT_FOUND,
+    SUPPORTED,
+)
+from mcpgw.model.calls import Call, Done, JsonObject, ListChanged, Note, Reply, RpcError
+from mcpgw.model.config import Snapshot
+from mcpgw.model.ports import Caller, Links, Seal, UpstreamError
+from mcpgw.relay import refusals
+from mcpgw.relay.catalogue import Catalogue
+from mcpgw.relay.forward import Forward
+from mcpgw.relay.inputs import Parking
+from mcpgw.relay.listen import Listens
+from mcpgw.relay.lists import PRIVATE, Lists
+from mcpgw.relay.views import Seat, View, Views
+
+DISCOVER_TTL = 60_000  # milliseconds a client may keep what the gateway says of itself
+MAX_INSTRUCTIONS = 8000  # characters of instructions for the whole gateway
+
+_VERSIONS = wire.dump(list(reversed(SUPPORTED)))
+_INFO = wire.dump({"name": "mcpgw", "title": "mcpgw", "version": __version__})
+_TTL = wire.dump(DISCOVER_TTL)
+_EVERYTHING = wire.dump(
+    {
+        "tools": {"listChanged": True},
+        "prompts": {"listChanged": True},
+        "resources": {"listChanged": True, "subscribe": True},
+        "completions": {},
+        "logging": {},
+    }
+)
+_LISTED = ("tools", "prompts", "resources")
+_PASSED = (*_LISTED, "completions", "logging")
+_NOT_FOUND = frozenset({INVALID_PARAMS, LEGACY_RESOURCE_NOT_FOUND})
+_Route = Callable[[View, Call, Caller], Awaitable[Reply]]
+
+
+class Gateway:
+    """Handles every call of the core. `run` owns what outlives calls and must be running."""
+
+    def __init__(self, links: Links, seal: Seal) -> None:
+        self._links = links
+        self._views = Views()
+        self._parking = Parking(seal)
+        self._forward = Forward(links, seal, self._parking)
+        self._catalogue = Catalogue(links, self._list_changed)
+        self._lists = Lists(self._catalogue, links, seal)
+        self._listens = Listens(links, self._views, self._lists)
+        self._routes: dict[str, _Route] = {
+            "tools/call": self._tool,
+            "prompts/get": self._prompt,
+            "resources/read": self._read,
+            "completion/complete": self._complete,
+            "server/discover": self._discover,
+            "subscriptions/listen": self._listens.listen,
+            **dict.fromkeys(catalog.LISTS, self._list),
+        }
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Own fetches, parked calls and notes until cancelled; open listens end in peace."""
+        async with anyio.create_task_group() as tasks:
+            self._catalogue.own(tasks)
+            self._parking.own(tasks)
+            tasks.start_soon(self._listens.run)
+            task_status.started()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self._catalogue.own(None)
+                self._parking.own(None)
+                self._listens.close()
+
+    async def handle(self, call: Call, caller: Caller) -> Reply:
+        """Answer one call or raise RpcError."""
+        route = self._routes.get(call.method)
+        if route is None:
+            raise refusals.no_method(call.method)
+        return await route(self._views.of(call.ctx), call, caller)
+
+    def heard(self, server_id: str, scope: str, note: Note) -> None:
+        """A note of a server that belongs to no call; only list changes mean something."""
+        if isinstance(note, ListChanged):
+            self._catalogue.heard(server_id, scope, note.kind)
+            self._listens.heard(server_id, scope, note.kind)
+
+    def changed(self, old: Snapshot, new: Snapshot) -> None:
+        """The configuration is another: nothing that rested on the old one holds."""
+        self._views.clear()
+        self._catalogue.forget(
+            id
+            for id, server in old.servers.items()
+            if new.servers.get(id) != server or old.unusable.get(id) != new.unusable.get(id)
+        )
+        gone = old.principals.keys() - new.principals.keys()
+        if gone:
+            self._parking.revoke(lambda principal: principal not in gone)
+        self._listens.changed(new)
+
+    def _list_changed(self, server_id: str, scope: str, note: str) -> None:
+        self._listens.heard(server_id, scope, note)
+
+    async def _list(self, view: View, call: Call, caller: Caller) -> Reply:
+        return await self._lists.list(view, call)
+
+    async def _tool(self, view: View, call: Call, caller: Caller) -> Reply:
+        seat, scope, entry = await self._entry(view, TOOLS, call)
+        if not entry.params:
+            return await self._forward.send(seat, call, _renamed(call, entry), caller)
+        _check_mirrors(entry, call)
+        try:
+            return await self._forward.send(seat, call, _mirrored(call, entry), caller)
+        except RpcError as error:
+            if error.code != HEADER_MISMATCH:
+                raise
+        # The server refused before it ran anything: its schema is not the one we know.
+        listing = self._catalogue.listing(seat.server, scope, TOOLS)
+        await self._catalogue.fetch(listing, call.ctx).wait()
+        _, _, entry = await self._entry(view, TOOLS, call)
+        return await self._forward.send(seat, call, _mirrored(call, entry), caller)
+
+    async def _prompt(self, view: View, call: Call, caller: Caller) -> Reply:
+        seat, _, entry = await self._entry(view, PROMPTS, call)
+        return await self._forward.send(seat, call, _renamed(call, entry), caller)
+
+    async def _entry(self, view: View, kind: ListKind, call: Call) -> tuple[Seat, str, Entry]:
+        """What a call names; a tool that is denied is as unknown as one that is not there."""
+        name = wire.text(call.params.get("name"))
+        if name is None:
+            raise refusals.bad_param("name", "a string")
+        seat = view.seat_of(name)
+        if seat is None or not seat.access.possible(kind.kind):
+            raise refusals.unknown(kind, name)
+        scope = self._links.scope(seat.server, call.ctx)
+        entry = seat.known(scope, kind.method, name)
+        if entry is None:
+            entry = await self._lists.sought(seat, scope, kind, name, call.ctx)
+        return seat, scope, entry
+
+    async def _read(self, view: View, call: Call, caller: Caller) -> Reply:
+        uri = wire.text(call.params.get("uri"))
+        if uri is None:
+            raise refusals.bad_param("uri", "a string")
+        for seat, native in await self._lists.sources(view, uri, call.ctx):
+            inner = call if native == uri else _with(call, "uri", wire.dump(native))
+            try:
+                reply = await self._forward.send(seat, call, inner, caller)
+            except RpcError as error:
+                if error.code not in _NOT_FOUND or call.state is not None:
+                    raise
+                continue  # another server may have what none of them lists
+            return reply if native == uri else _readdressed(reply, native, uri)
+        raise refusals.not_found(uri)
+
+    async def _complete(self, view: View, call: Call, caller: Caller) -> Reply:
+        raw = call.params.get("ref")
+        try:
+            ref = {} if raw is None else wire.members(raw)
+        except wire.BadMessage:
+            ref = {}
+        kind = wire.text(ref.get("type"))
+        if kind == "ref/prompt" and (name := wire.text(ref.get("name"))) is not None:
+            named = msgspec.structs.replace(call, params={"name": wire.dump(name)})
+            seat, _, entry = await self._entry(view, PROMPTS, named)
+            ref["name"] = entry.native_json
+        elif kind == "ref/resource" and (uri := wire.text(ref.get("uri"))) is not None:
+            seat, native = await self._reference(view, uri, call)
+            ref["uri"] = wire.dump(native)
+        else:
+            raise refusals.bad_param("ref", "a reference to a prompt or a resource")
+        inner = _with(call, "ref", wire.dump_object(ref))
+        return await self._forward.send(seat, call, inner, caller)
+
+    async def _reference(self, view: View, uri: str, call: Call) -> tuple[Seat, str]:
+        """The seat behind a URI template, or else behind a URI."""
+        found = await self._lists.template(view, uri, call.ctx)
+        if found is not None:
+            return found
+        for source in await self._lists.sources(view, uri, call.ctx):
+            return source
+        raise refusals.not_found(uri)
+
+    async def _discover(self, view: View, call: Call, caller: Caller) -> Reply:
+        result: JsonObject = {"supportedVersions": _VERSIONS, "capabilities": _EVERYTHING}
+        if view.native:
+            result["capabilities"], instructions = await self._own(view, call)
+        else:
+            instructions = _instructions(view)
+        if instructions:
+            result["instructions"] = wire.dump(instructions)
+        result["serverInfo"] = _INFO
+        result["ttlMs"] = _TTL
+        result["cacheScope"] = PRIVATE
+        return Done(result)
+
+    async def _own(self, view: View, call: Call) -> tuple[Raw, str | None]:
+        """At the address of one server: what it can do, as far as the gateway passes it on."""
+        if not view.seats:
+            raise refusals.no_endpoint()
+        seat = view.seats[0]
+        if seat.unusable is not None:
+            raise refusals.unusable(seat.server, seat.unusable)
+        try:
+            async with self._links.lease(seat.server, call.ctx) as lease:
+                info = lease.info
+        except UpstreamError as error:
+            raise refusals.unreachable(seat.server, error) from error
+        has: dict[str, Raw] = {}
+        for name in _PASSED:
+            if name in info.capabilities:
+                declared = info.capabilities[name]
+                has[name] = _with_changes(declared) if name in _LISTED else declared
+        return wire.dump_object(has), info.instructions
+
+
+def _renamed(call: Call, entry: Entry) -> Call:
+    params = {**call.params, "name": entry.native_json}
+    return Call(
+        call.method,
+        params,
+        call.ctx,
+        call.meta,
+        call.wants_progress,
+        call.answers,
+        call.state,
+    )
+
+
+def _mirrored(call: Call, entry: Entry) -> Call:
+    """The renamed call with the header fields that mirror its arguments."""
+    minted = _minted(entry, call)
+    return msgspec.structs.replace(_renamed(call, entry), param_headers=minted)
+
+
+def _minted(entry: Entry, call: Call) -> dict[str, str]:
+    try:
+        return headers.mint(entry.params, call.params.get("arguments"))
+    except (wire.BadMessage, UnicodeEncodeError):
+        raise refusals.bad_param("arguments", "an object") from None
+
+
+def _check_mirrors(entry: Entry, call: Call) -> None:
+    """A request over modern HTTP must mirror its arguments as the schema says."""
+    if not call.ctx.mirrored:
+        return
+    try:
+        wrong = headers.mismatch(entry.params, call.params.get("arguments"), call.ctx.headers)
+    except wire.BadMessage:
+        raise refusals.bad_param("arguments", "an object") from None
+    if wrong is not None:
+        raise RpcError(HEADER_MISMATCH, f"Header mismatch: {wrong}", http_status=400)
+
+
+def _with(call: Call, name: str, value: Raw) -> Call:
+    return msgspec.structs.replace(call, params={**call.params, name: value})
+
+
+def _with_changes(declared: Raw) -> Raw:
+    """A list capability as the gateway has it: it notices changes even where a server does not."""
+    try:
+        fields = wire.members(declared)
+    except wire.BadMessage:
+        fields = {}
+    return wire.dump_object({**fields, "listChanged": Raw(b"true")})
+
+
+def _readdressed(reply: Reply, native: str, public: str) -> Reply:
+    """The contents of a read under the URI that was asked for."""
+    if not isinstance(reply, Done) or "contents" not in reply.result:
+        return reply
+    renamed = wire.dump(public)
+    contents: list[Raw] = []
+    try:
+        for item in wire.array(reply.result["contents"]):
+            fields = wire.members(item)
+            if wire.text(fields.get("uri")) == native:
+                item = wire.dump_object({**fields, "uri": renamed})
+            contents.append(item)
+    except wire.BadMessage:
+        return reply
+    body = Raw(b"[" + b",".join(bytes(item) for item in contents) + b"]")
+    return Done({**reply.result, "contents": body}, reply.kind)
+
+
+def _instructions(view: View) -> str | None:
+    """A word on each server, for clients that give it to a model."""
+    if not view.seats:
+        return None
+    lines = ["This gateway offers the tools of these servers, as `server__tool`:"]
+    for seat in view.seats:
+        about = " ".join(seat.server.description.split())
+        lines.append(f"- {seat.server.prefix}: {about}" if about else f"- {seat.server.prefix}")
+    text = "\n".join(lines)
+    return text if len(text) <= MAX_INSTRUCTIONS else text[: MAX_INSTRUCTIONS - 1] + "…"
