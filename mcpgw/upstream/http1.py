@@ -136,12 +136,9 @@ class Client:
 
     def _kept(self) -> Connection | None:
         idle = self._idle
-        if not idle:
-            return None
-        now = idle[-1].now()
         while idle:
             connection = idle.pop()
-            if connection.usable(now):
+            if connection.usable():
                 return connection
             connection.abort()
         return None

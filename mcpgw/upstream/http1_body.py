@@ -16,10 +16,15 @@ from typing import Final, Literal, Protocol, TypeAlias
 Stage: TypeAlias = Literal["resolve", "connect", "tls", "send", "read"]
 
 MAX_BODY: Final = 32 * 1024 * 1024  # bytes of a decoded body, unless told otherwise
-_HIGH_WATER: Final = 256 * 1024  # unread body bytes at which reading pauses
+HIGH_WATER: Final = 256 * 1024  # unread body bytes at which reading pauses
 _LOW_WATER: Final = 64 * 1024
 _INFLATE_PIECE: Final = 64 * 1024  # so much of a compressed body is decoded at a time
 
+_WBITS: Final = {
+    "gzip": 16 + zlib.MAX_WBITS,
+    "x-gzip": 16 + zlib.MAX_WBITS,
+    "deflate": zlib.MAX_WBITS,
+}
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
 
@@ -93,7 +98,7 @@ class Response:
     def fed(self, data: bytes) -> None:
         self._parts.append(data)
         self._size += len(data)
-        if self._size > _HIGH_WATER and not self._paused and self._connection is not None:
+        if self._size > HIGH_WATER and not self._paused and self._connection is not None:
             self._paused = self._connection.pause()
         if self._waiter is not None:
             self._wake()
@@ -115,6 +120,11 @@ class Response:
             waiter.set_result(None)
 
     # What the consumer asks.
+
+    @property
+    def held(self) -> int:
+        """Bytes of the body that arrived and were not taken."""
+        return self._size
 
     async def read(self, *, limit: int = MAX_BODY, timeout: float | None = None) -> bytes:
         """The whole body. timeout: seconds until its end; None waits as long as the peer does.
@@ -236,19 +246,11 @@ class _Inflate:
     """gzip and deflate, a bounded piece at a time."""
 
     def __init__(self, coding: str) -> None:
-        self._coding = coding
-        self._finished = False
+        self._wbits = _WBITS.get(coding)
+        self._decoder: zlib._Decompress | None = None  # pyright: ignore[reportPrivateUsage]
         self._pending = b""
         self._fed = False
-        self._begun = False
-        self._raw = False
-        self._known = coding in {"gzip", "x-gzip", "deflate"}
-        self._decoder = self._fresh()
-
-    def _fresh(self) -> zlib._Decompress:  # pyright: ignore[reportPrivateUsage]
-        if self._coding == "deflate":
-            return zlib.decompressobj(-zlib.MAX_WBITS if self._raw else zlib.MAX_WBITS)
-        return zlib.decompressobj(16 + zlib.MAX_WBITS)
+        self._finished = False
 
     @property
     def cut_off(self) -> bool:
@@ -263,32 +265,34 @@ class _Inflate:
         """At most 64 KiB of plain bytes; b"" when more must be fed. Raises zlib.error."""
         if not self._fed:
             return b""
-        if not self._known:
-            raise zlib.error(f"unknown coding {self._coding[:40]}")
+        if self._wbits is None:
+            raise zlib.error("unknown coding")
         while True:
-            if self._finished and self._pending:  # gzip members follow one another
-                if self._coding == "deflate":
-                    raise zlib.error("bytes after the end")
-                self._decoder, self._finished = self._fresh(), False
-            if self._finished:
+            if self._decoder is None and not self._begin(self._wbits):
+                return b""
+            decoder = self._decoder
+            if decoder is None or (self._finished and not self._pending):
                 return b""
             # Without input there may still be output that did not fit the last piece.
-            data, self._pending = self._pending, b""
-            plain = self._decompress(data)
-            self._pending = self._decoder.unconsumed_tail or self._decoder.unused_data
-            self._finished = self._decoder.eof
+            plain = decoder.decompress(self._pending, _INFLATE_PIECE)
+            self._pending = decoder.unconsumed_tail or decoder.unused_data
+            self._finished = decoder.eof
+            if self._finished and self._pending:
+                if self._wbits == zlib.MAX_WBITS:
+                    raise zlib.error("bytes after the end")
+                self._decoder = None  # gzip members follow one another
             if plain or not self._pending:
                 return plain
 
-    def _decompress(self, data: bytes) -> bytes:
-        try:
-            plain = self._decoder.decompress(data, _INFLATE_PIECE)
-        except zlib.error:
-            # Some servers send "deflate" without the zlib header.
-            if self._coding != "deflate" or self._raw or self._begun:
-                raise
-            self._raw = True
-            self._decoder = self._fresh()
-            plain = self._decoder.decompress(data, _INFLATE_PIECE)
-        self._begun = self._begun or bool(plain)
-        return plain
+    def _begin(self, wbits: int) -> bool:
+        """Choose a decoder; False while too little has come to tell."""
+        if len(self._pending) < 2:
+            return False
+        if wbits == zlib.MAX_WBITS:
+            # Some servers send "deflate" without the header of zlib (RFC 9110, 8.4.1.2).
+            first, second = self._pending[:2]
+            wrapped = first & 15 == zlib.DEFLATED and (first * 256 + second) % 31 == 0
+            wbits = wbits if wrapped else -wbits
+        self._decoder = zlib.decompressobj(wbits)
+        self._finished = False
+        return True

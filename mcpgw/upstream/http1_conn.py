@@ -18,7 +18,6 @@ from mcpgw.upstream.http1_body import HttpError, Response, Stage
 MAX_HEAD: Final = 64 * 1024  # bytes of a status line with its headers, and of what is no body
 MAX_HEADERS: Final = 256
 WRITE_SLICE: Final = 256 * 1024  # larger requests are written piece by piece, as the peer reads
-_QUIET: Final = 0.01  # seconds; a connection idle for longer is looked at before it is used
 _MAX_NAMES: Final = 1024
 
 _names: dict[bytes, str] = {}  # header names as they came -> lower-case text
@@ -147,14 +146,12 @@ class Connection(asyncio.Protocol):
     def now(self) -> float:
         return self._loop.time()
 
-    def usable(self, now: float) -> bool:
+    def usable(self) -> bool:
         """Still open, as far as can be told without sending."""
         transport = self._transport
         if self.closed or transport is None or transport.is_closing():
             return False
-        if now - self.idle_since < _QUIET:
-            return True
-        # The loop may not have got round to reading the peer's goodbye.
+        # The loop may not have got round to reading the peer's goodbye; 0.5 us to look.
         return self._poll is None or not self._poll.poll(0)
 
     def abort(self) -> None:
