@@ -170,14 +170,14 @@ def report(error: GatewayError, words: Sequence[str], stream: TextIO) -> None:
 
 def _mended(error: GatewayError, words: Sequence[str]) -> str | None:
     """The advice; a guess at the right name comes with the command that uses it."""
-    guess = re.fullmatch(r'Did you mean "?([\w./-]+?)"?\?', error.next or "")
+    guess = re.match(r'Did you mean "?([\w./-]+?)"?\?', error.next or "")
     wrong = re.search(r'"([^"]+)"', error.what)
     if guess is None or wrong is None:
         return error.next
     again = [_renamed(word, wrong[1], guess[1]) for word in words]
     if again == list(words):
         return error.next
-    return f"{error.next}  {shlex.join([PROGRAM, *again])}"
+    return f"Did you mean {guess[1]}?  {shlex.join([PROGRAM, *again])}"
 
 
 def _renamed(word: str, wrong: str, right: str) -> str:

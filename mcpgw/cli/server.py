@@ -292,15 +292,12 @@ def test(
 
 def as_json(server: Server) -> dict[str, Any]:
     """A server without its id, which is nobody's business, and without secrets."""
-    from mcpgw.store.looks import masked_url, masked_words
+    from mcpgw.store import registry
 
-    shown = {name: plain(getattr(server, name)) for name in server.__struct_fields__}
-    del shown["id"]
-    if server.url is not None:
-        shown["url"] = masked_url(server.url)
-    shown["command"] = masked_words(server.command)
+    view = registry.view(server)
+    shown = {field: plain(view[field]) for field in server.__struct_fields__ if field in view}
     for field in ("env", "headers"):
-        shown[field] = {name: _veiled(name, text) for name, text in shown[field].items()}
+        shown[field] = {name: _veiled(name, text) for name, text in getattr(server, field).items()}
     return shown
 
 

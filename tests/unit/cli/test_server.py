@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcpgw.store.vault import Vault
 
 from mcpgw.store.db import Store
+from mcpgw.store.vault import Vault
 from tests.unit.cli.driver import Said, Shell
 
 URL = "https://mcp.example.com/mcp"
