@@ -167,7 +167,7 @@ async def _leave(process: anyio.abc.Process) -> None:
 def _http(secret: str) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
     headers = {"authorization": f"Bearer {secret}"}
     # Plain HTTP on loopback only: no proxy of the environment, no TLS set-up.
-    return httpx2.AsyncClient(headers=headers, timeout=PATIENCE, trust_env=False, verify=False)  # noqa: S501
+    return httpx2.AsyncClient(headers=headers, timeout=PATIENCE, trust_env=False, verify=False)
 
 
 class _Posting:
@@ -192,7 +192,8 @@ class _Posting:
             if response.status_code == 202:
                 return None
             if response.headers.get("content-type", "").startswith("text/event-stream"):
-                return await _response(_events(response), message)
+                async with contextlib.aclosing(_events(response)) as events:
+                    return await _response(events, message)
             return json.loads(await response.aread())
 
     def _mirrored(self, message: Json) -> dict[str, str]:
@@ -264,7 +265,7 @@ async def _response(events: AsyncIterator[tuple[str, str]], message: Json) -> Js
     raise Failed(f"the stream ended before the answer to {message['method']}")
 
 
-async def _events(response: httpx2.Response) -> AsyncIterator[tuple[str, str]]:
+async def _events(response: httpx2.Response) -> AsyncGenerator[tuple[str, str]]:
     """(event, data) pairs of a stream."""
     event, data = "message", list[str]()
     async for line in response.aiter_lines():

@@ -130,9 +130,9 @@ def _check_meta(meta: Json) -> None:
 
 def _request(message: object) -> Json | None:
     """The message when it is a request; None for a notification or a response."""
+    request = fields(message)
     if not isinstance(message, dict):
         raise Refused(INVALID_REQUEST, "not a JSON-RPC message", http_status=400)
-    request = fields(message)
     if "id" not in request or "method" not in request:
         return None
     if not isinstance(request["method"], str) or not isinstance(request["id"], (str, int)):
