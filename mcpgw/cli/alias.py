@@ -14,7 +14,7 @@ from mcpgw.cli.io import desk
 if TYPE_CHECKING:
     from mcpgw.store.registry import Alias
 
-app = noun("Aliases: other names by which a server is found.")
+app = noun("Give servers other names.")
 
 
 @app.command("add", help="Give a server one more name.")

@@ -7,12 +7,12 @@ names the way on.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from msgspec import Raw, structs
 
 from mcpgw import daemon
-from mcpgw.cli.io import Desk
+from mcpgw.cli.io import Desk, mapping
 from mcpgw.cli.person import Person
 from mcpgw.core import eras, wire
 from mcpgw.core.naming import public_name
@@ -119,11 +119,8 @@ def _missing(result: JsonObject) -> dict[str, str]:
     if meta is None:
         return {}
     told = wire.members(meta).get(UNAVAILABLE)
-    servers = wire.value(told) if told is not None else {}
-    if not isinstance(servers, dict):
-        return {}
-    named: dict[str, object] = servers
-    return {name: str(reason) for name, reason in named.items()}
+    servers = mapping(wire.value(told)) if told is not None else {}
+    return {name: str(reason) for name, reason in servers.items()}
 
 
 UNAVAILABLE = "mcpgw/unavailable"
@@ -137,8 +134,7 @@ def tell_missing(desk: Desk, missing: Mapping[str, str]) -> None:
 
 def refusal(error: RpcError, server: str | None) -> GatewayError:
     """A JSON-RPC error as what a person is told."""
-    facts = wire.value(error.data) if error.data is not None else None
-    told: dict[str, Any] = facts if isinstance(facts, dict) else {}
+    told = mapping(wire.value(error.data)) if error.data is not None else {}
     server = str(told["server"]) if "server" in told else server
     if error.code == eras.TIMED_OUT:
         return _upstream(error, "timed_out", mend("time", server))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +91,7 @@ def fields(
     if typed.header is not None:
         given = words.headers(typed.header, literals)
         kept = {k.lower() for k in given}
-        old = before.headers if before else {}
+        old: Mapping[str, str] = before.headers if before else {}
         found["headers"] = {**{k: v for k, v in old.items() if k.lower() not in kept}, **given}
     if typed.cwd is not None:
         found["cwd"] = _path(typed.cwd, "--cwd", directory=True)

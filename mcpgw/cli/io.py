@@ -16,7 +16,7 @@ import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import typer
 
@@ -267,9 +267,18 @@ def usage(what: str, *, why: str | None = None, next: str | None = None) -> NoRe
 def plain(value: object) -> Any:  # noqa: ANN401 - JSON for json.dumps
     """A value of the model as JSON types."""
     if isinstance(value, Mapping):
-        pairs: Mapping[Any, object] = value  # pyright: ignore[reportUnknownVariableType]
+        pairs = cast("Mapping[object, object]", value)
         return {str(key): plain(item) for key, item in pairs.items()}
     if isinstance(value, (list, tuple)):
-        items: Sequence[object] = value  # pyright: ignore[reportUnknownVariableType]
-        return [plain(item) for item in items]
+        return [plain(item) for item in cast("Sequence[object]", value)]
     return value
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """A JSON value as an object; an empty one when it is something else."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def sequence(value: object) -> list[Any]:
+    """A JSON value as an array; an empty one when it is something else."""
+    return cast("list[Any]", value) if isinstance(value, list) else []

@@ -15,7 +15,7 @@ from mcpgw.cli.io import Desk, desk, moment, timestamp
 if TYPE_CHECKING:
     from mcpgw.store.keys import Key
 
-app = noun("Keys: what clients show the gateway, and what each may use.")
+app = noun("Make keys for clients and say what each may use.")
 
 
 @app.command("create", help="Make a key; its secret is printed once and never again.")

@@ -14,7 +14,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Annotated, TextIO
+from typing import Annotated, TextIO, cast
 
 import typer
 
@@ -123,8 +123,7 @@ def _cause(error: BaseException) -> BaseException:
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
     if isinstance(error, BaseExceptionGroup):
-        group: BaseExceptionGroup[BaseException] = error
-        for inner in group.exceptions:
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             yield from _leaves(inner)
     else:
         yield error
@@ -134,10 +133,9 @@ def _refuse(error: BaseException, words: list[str]) -> int:
     """Say what went wrong; the exit status for it."""
     if isinstance(error, BrokenPipeError):
         raise error
-    if isinstance(error, (Cancelled, typer.Abort)):
-        sys.stderr.write("Nothing was changed.\n")
-        return Exit.INTERRUPTED
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, Cancelled):
+        refusal = GatewayError("Nothing was changed.", code="cancelled", exit=Exit.INTERRUPTED)
+    elif isinstance(error, KeyboardInterrupt):
         refusal = GatewayError("Interrupted.", code="interrupted", exit=Exit.INTERRUPTED)
     elif isinstance(error, GatewayError):
         refusal = error

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 from msgspec import Raw
 
-from mcpgw.cli.io import Desk, Spinner, one_line
+from mcpgw.cli.io import Desk, Spinner, mapping, one_line, sequence
 from mcpgw.core import wire
 from mcpgw.core.eras import METHOD_NOT_FOUND
 from mcpgw.model.calls import Ask, AskMode, Note, Progress, RpcError
@@ -51,14 +51,13 @@ class Person:
         if params.get("mode") == "url":
             self._desk.stderr.write(f"Open {one_line(str(params.get('url', '')))}\n")
             return {"action": await self._choice("Done?")}
-        schema = params.get("requestedSchema")
-        fields = schema.get("properties", {}) if isinstance(schema, dict) else {}
-        required = schema.get("required", ()) if isinstance(schema, dict) else ()
+        schema = mapping(params.get("requestedSchema"))
+        required = sequence(schema.get("required"))
         content: dict[str, object] = {}
-        for name, rules in fields.items():
-            value = await self._field(str(name), rules, needed=name in required)
+        for name, rules in mapping(schema.get("properties")).items():
+            value = await self._field(name, mapping(rules), needed=name in required)
             if value is not None:
-                content[str(name)] = value
+                content[name] = value
         action = await self._choice("Send this?")
         return {"action": action, "content": content} if action == "accept" else {"action": action}
 
@@ -95,10 +94,10 @@ class Person:
 
 
 def _choices(rules: Mapping[str, Any]) -> list[str]:
-    holder = rules.get("items", {}) if rules.get("type") == "array" else rules
-    titled = holder.get("oneOf") or holder.get("anyOf") or ()
-    return [str(value) for value in holder.get("enum", ())] or [
-        str(option.get("const")) for option in titled
+    holder = mapping(rules.get("items")) if rules.get("type") == "array" else rules
+    titled = sequence(holder.get("oneOf") or holder.get("anyOf"))
+    return [str(value) for value in sequence(holder.get("enum"))] or [
+        str(mapping(option).get("const")) for option in titled
     ]
 
 

@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from mcpgw import daemon
 from mcpgw.cli import asking, render, values
-from mcpgw.cli.io import Desk, paint, usage
+from mcpgw.cli.io import Desk, mapping, paint, usage
 from mcpgw.core import wire
 from mcpgw.daemon import Reach, Then
 from mcpgw.errors import Exit, GatewayError
@@ -45,8 +45,8 @@ def probe_tools(desk: Desk, what: str | None, *, pairs: list[str], whole: str | 
     def one(server: Server) -> Then:
         async def then(reached: Reach, result: JsonObject) -> list[dict[str, object]]:
             tool = asking.find(server, _tools(result), word, "tool")
-            schema = wire.value(tool.get("inputSchema", wire.EMPTY))
-            given = values.arguments(pairs, whole, schema if isinstance(schema, dict) else {}, desk)
+            schema = mapping(wire.value(tool.get("inputSchema", wire.EMPTY)))
+            given = values.arguments(pairs, whole, schema, desk)
             return [await _call(reached, server, tool, given)]
 
         return then
@@ -151,10 +151,9 @@ def _safe_calls(server: Server) -> Then:
 
 def is_safe(tool: JsonObject) -> bool:
     """Whether a tool says that it only reads, and needs no argument."""
-    notes = wire.value(tool.get("annotations", wire.EMPTY))
-    schema = wire.value(tool.get("inputSchema", wire.EMPTY))
-    reads = isinstance(notes, dict) and notes.get("readOnlyHint") is True
-    return reads and isinstance(schema, dict) and not schema.get("required")
+    notes = mapping(wire.value(tool.get("annotations", wire.EMPTY)))
+    schema = mapping(wire.value(tool.get("inputSchema", wire.EMPTY)))
+    return notes.get("readOnlyHint") is True and not schema.get("required")
 
 
 async def _call(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mcpgw.daemon import Reach
     from mcpgw.model.calls import Done
 
-app = noun("Prompts: list and get the prompts that servers offer.")
+app = noun("List and get the prompts that servers offer.")
 
 
 @app.command("list", help="List the prompts, by the names that clients see.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mcpgw.daemon import Reach
     from mcpgw.model.calls import Done
 
-app = noun("Resources: list and read the resources that servers offer.")
+app = noun("List and read the resources that servers offer.")
 
 
 @app.command("list", help="List the resources and the templates of more.")

@@ -15,7 +15,7 @@ from mcpgw.errors import Exit, GatewayError
 if TYPE_CHECKING:
     from mcpgw.store.db import Store
 
-app = noun("Secrets: values sealed in the vault, named as vault:NAME.")
+app = noun("Seal secrets in the vault, to be named as vault:NAME.")
 
 
 @app.command("set", help="Seal a secret, read from a prompt or from stdin; vault:NAME names it.")

@@ -8,7 +8,7 @@ import typer
 
 from mcpgw.cli import options as o
 from mcpgw.cli.groups import noun
-from mcpgw.cli.io import Desk, desk, plain, usage
+from mcpgw.cli.io import Desk, desk, mapping, plain, sequence, usage
 from mcpgw.cli.typed import CLEARABLE, SEALED, Words
 from mcpgw.errors import Exit, GatewayError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mcpgw.model.config import Server
     from mcpgw.store.db import Store
 
-app = noun("Servers: the MCP servers behind the gateway.")
+app = noun("Register, change and test the servers behind the gateway.")
 
 NewName = Annotated[
     str, typer.Argument(metavar="NAME", help="What to call it: letters, digits, - and _.")
@@ -321,13 +321,10 @@ def _veiled(name: str, text: str) -> str:
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, dict):
-        pairs: dict[str, object] = value
-        return ", ".join(f"{key}={item}" for key, item in pairs.items())
-    if isinstance(value, list):
-        items: list[object] = value
-        return ", ".join(str(item) for item in items)
-    return "" if value is None else str(value)
+    if value is None or value in ({}, []):
+        return ""
+    words = [f"{key}={item}" for key, item in mapping(value).items()]
+    return ", ".join(words or map(str, sequence(value) or [value]))
 
 
 def _references(server: Server) -> set[str]:

@@ -12,7 +12,7 @@ from mcpgw.cli import options as o
 from mcpgw.cli.groups import noun
 from mcpgw.cli.io import desk, timestamp
 
-app = noun("The store: the file with everything that is configured.")
+app = noun("Back up the store, and see what was changed in it.")
 
 
 @app.command("backup", help="Write a copy of the store, also while the gateway runs.")

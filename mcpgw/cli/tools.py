@@ -9,7 +9,7 @@ import typer
 from mcpgw.cli import complete
 from mcpgw.cli import options as o
 from mcpgw.cli.groups import noun
-from mcpgw.cli.io import Desk, desk, one_line
+from mcpgw.cli.io import Desk, desk, mapping, one_line, sequence
 from mcpgw.errors import Exit, GatewayError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mcpgw.model.calls import Done, JsonObject
     from mcpgw.model.config import Server
 
-app = noun("Tools: list, look at, test and call what the servers offer.")
+app = noun("List, look at, test and call the tools that servers offer.")
 
 ToolName = Annotated[
     str,
@@ -124,8 +124,8 @@ def call_tool(
     async def use(reached: Reach) -> Done:
         tools, _ = await asking.listed(reached, "tools/list", "tools", server=server.name)
         found = asking.find(server, tools, word, "tool")
-        schema = wire.value(found.get("inputSchema", wire.EMPTY))
-        given = values.arguments(pairs, whole, schema if isinstance(schema, dict) else {}, desk)
+        schema = mapping(wire.value(found.get("inputSchema", wire.EMPTY)))
+        given = values.arguments(pairs, whole, schema, desk)
         params = {"name": found["name"], "arguments": wire.dump_object(given)}
         return await asking.ask(
             reached, "tools/call", params, person=Person(desk, spinner), server=server.name
@@ -165,15 +165,13 @@ def _told(server: Server, item: JsonObject) -> dict[str, Any]:
 
 
 def _hints(annotations: object) -> str:
-    if not isinstance(annotations, dict):
-        return ""
-    pairs: dict[str, object] = annotations
     words = {
         "readOnlyHint": ("only reads", "changes things"),
         "destructiveHint": ("may destroy", "destroys nothing"),
         "idempotentHint": ("once or twice is the same", ""),
         "openWorldHint": ("reaches out into the world", "stays by itself"),
     }
+    pairs = mapping(annotations)
     told = [words[name][not value] for name, value in pairs.items() if name in words]
     return ", ".join(filter(None, told))
 
@@ -181,16 +179,15 @@ def _hints(annotations: object) -> str:
 def _show_arguments(desk: Desk, schema: object) -> None:
     from mcpgw.cli.values import types
 
-    rules: dict[str, Any] = schema if isinstance(schema, dict) else {}
-    properties = rules.get("properties")
-    if not isinstance(properties, dict) or not properties:
+    rules = mapping(schema)
+    known = mapping(rules.get("properties"))
+    required = sequence(rules.get("required"))
+    if not known:
         return
-    known: dict[str, Any] = properties
-    required = rules.get("required") or ()
     desk.data("\narguments:")
     rows: list[tuple[str, ...]] = []
     for name, about in known.items():
-        text = about.get("description", "") if isinstance(about, dict) else ""
+        text = mapping(about).get("description", "")
         rows.append(
             (
                 name,

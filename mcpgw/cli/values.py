@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from mcpgw.cli.io import Desk, usage
+from mcpgw.cli.io import Desk, mapping, sequence, usage
 from mcpgw.core import wire
 from mcpgw.model.calls import JsonObject
 
@@ -24,8 +24,7 @@ def arguments(
 ) -> JsonObject:
     """Arguments by name. `whole` is the text of `--args`, or `-` for stdin; pairs win over it."""
     found = _whole(desk.read_text() if whole == "-" else whole)
-    properties = schema.get("properties")
-    known: Mapping[str, Any] = properties if isinstance(properties, dict) else {}
+    known = mapping(schema.get("properties"))
     for pair in pairs:
         parts = _NAME.fullmatch(pair)
         if parts is None:
@@ -42,18 +41,13 @@ def texts(pairs: Iterable[str], whole: str | None, desk: Desk) -> JsonObject:
 
 def types(rules: object) -> frozenset[str]:
     """The JSON types that a schema takes; empty when it takes any or does not say."""
-    if not isinstance(rules, dict):
-        return frozenset()
-    schema: dict[str, Any] = rules
+    schema = mapping(rules)
     named = schema.get("type")
-    if isinstance(named, str):
-        return frozenset({named})
-    if isinstance(named, list):
-        several: list[object] = named
-        return frozenset(map(str, several))
-    choices: list[object] = schema.get("anyOf") or schema.get("oneOf") or []
-    each = [types(choice) for choice in choices]
-    return frozenset().union(*each) if each and all(each) else frozenset()
+    if named is not None:
+        return frozenset(map(str, sequence(named) or [named]))
+    each = [types(choice) for choice in sequence(schema.get("anyOf") or schema.get("oneOf"))]
+    empty: frozenset[str] = frozenset()
+    return empty.union(*each) if all(each) else empty
 
 
 def _whole(text: str | None) -> JsonObject:
@@ -108,6 +102,14 @@ def _null(text: str) -> Raw | None:
     return Raw(b"null") if text == "null" else None
 
 
+def _object(text: str) -> Raw | None:
+    return _container(text, "{")
+
+
+def _array(text: str) -> Raw | None:
+    return _container(text, "[")
+
+
 def _container(text: str, opening: str) -> Raw | None:
     if not text.lstrip().startswith(opening):
         return None
@@ -123,7 +125,7 @@ _READERS = (
     ("integer", _integer),
     ("number", _float),
     ("boolean", _boolean),
-    ("object", lambda text: _container(text, "{")),
-    ("array", lambda text: _container(text, "[")),
+    ("object", _object),
+    ("array", _array),
     ("null", _null),
 )

@@ -466,9 +466,7 @@ def test_what_servers_say_cannot_drive_a_terminal(small: Callable[[], Shell]) ->
 def tab(mcpgw: Shell, line: str) -> list[str]:
     """What bash would offer after `line`."""
     words = line.split(" ")
-    said = mcpgw(
-        _MCPGW_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1)
-    )
+    said = mcpgw(_MCPGW_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1))
     assert said.err == ""
     return said.out.split()
 

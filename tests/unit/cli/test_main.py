@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 import pytest
 
@@ -140,3 +141,18 @@ def test_advice_works_on_the_store_that_was_named(
     said = mcpgw("--store", "/x y/s.db", "status")
     named = "mcpgw --store '/x y/s.db'"
     assert said.err.endswith(f" next: Try {named} server list or {named} status\n")
+
+
+@pytest.mark.parametrize("status", [0, 5])
+def test_the_demo_decides_its_status(
+    status: int, mcpgw: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mcpgw.demo import tour
+
+    def run(*, keep: bool, json: bool, out: TextIO, err: TextIO) -> int:
+        out.write(f"{keep} {json}\n")
+        return status
+
+    monkeypatch.setattr(tour, "run", run)
+    said = mcpgw("demo", "--keep", "--json")
+    assert (said.code, said.out) == (status, "True True\n")
