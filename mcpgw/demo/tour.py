@@ -74,7 +74,7 @@ def _held(checks: Sequence[Check]) -> bool:
 def _workplace() -> Generator[Path]:
     """A private folder. The master key of its store lives in the environment alone."""
     before = os.environ.get(MASTER_KEY)
-    os.environ[MASTER_KEY] = secrets.token_urlsafe(32)
+    os.environ[MASTER_KEY] = secrets.token_hex(32)
     folder = Path(tempfile.mkdtemp(prefix="mcpgw-demo-"))
     try:
         yield folder
@@ -201,7 +201,9 @@ class _Show:
         headers = {"Authorization": f"Bearer {secret}"}
         http = {"type": "http", "url": url, "headers": headers}
         command, *before = _running()
-        stdio = {"command": command, "args": [*before, *store, "stdio"]}
+        stdio: dict[str, object] = {"command": command, "args": [*before, *store, "stdio"]}
+        if self.keep:
+            stdio["env"] = {MASTER_KEY: os.environ[MASTER_KEY]}
         for entry in (stdio, http):
             self.say(jsonlib.dumps({"mcpServers": {"mcpgw": entry}}, indent=2))
 
