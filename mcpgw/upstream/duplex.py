@@ -469,8 +469,8 @@ class Conversation:
             entry.settle(error)
 
     @property
-    def in_flight(self) -> int:
-        return len(self._open)
+    def is_lost(self) -> bool:
+        return self._lost is not None
 
     def _settle(self, id: Raw | None, outcome: JsonObject | RpcError) -> None:
         """Late answers, of calls that were given up, have no entry any more."""

@@ -100,12 +100,18 @@ class StdioLink:
         self._heard = heard
         self._child: Child | None = None
         self._talk: duplex.Conversation | None = None
+        self._up = False
 
     @property
     def pid(self) -> int | None:
         """The child's, while it runs."""
         child = self._child
         return None if child is None or child.exited.is_set() else child.pid
+
+    @property
+    def lost(self) -> bool:
+        """It was connected, and the server is gone."""
+        return self._up and (self._talk is None or self._talk.is_lost)
 
     async def run(self, *, task_status: LinkStatus) -> None:
         """Start the command, agree, serve until it ends. Raises UpstreamError."""
@@ -138,6 +144,7 @@ class StdioLink:
                     talk.info = info
                     self._child, self._talk = child, talk
                     self.era = "modern" if info.modern else "legacy"
+                    self._up = True
                     task_status.started(info)
                     tasks.start_soon(talk.follow)
                     failure = await talk.ended()
@@ -162,9 +169,11 @@ class StdioLink:
             return text
 
         def ended(how: str) -> None:
-            before = "" if talk.info is not None else " before it answered"
-            stage = "start" if talk.info is None else "read"
-            talk.lost(UpstreamError(stage, f"{how}{before}{child.last_words()}"))
+            if talk.info is None:
+                told = UpstreamError("start", f"{how} before it answered{child.last_words()}")
+            else:  # callers see this one: standard error stays in the log
+                told = UpstreamError("read", how)
+            talk.lost(told)
 
         child = Child(logging.getLogger(f"mcpgw.server.{server.name}"), redact, ended)
         talk = duplex.Conversation(
