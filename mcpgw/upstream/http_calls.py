@@ -256,6 +256,9 @@ class Events:
         await asyncio.sleep(0)
         await self._response.aclose()
 
+    async def close(self) -> None:
+        await self._response.aclose()
+
 
 def media_type(response: Response) -> str:
     return response.headers.get("content-type", "").partition(";")[0].strip().lower()

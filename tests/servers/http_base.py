@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 import anyio
 import uvicorn
 
+from mcpgw.model.calls import Note
+
 PATIENCE = 5.0  # seconds a test waits for something that must happen
 
 Script: TypeAlias = Callable[["Exchange"], Awaitable[None]]
@@ -29,7 +31,10 @@ class Dropped(Exception):
 class Exchange:
     """One request and its answer. `message` is the JSON body, None when there is none."""
 
-    def __init__(self, scope: Mapping[str, Any], body: bytes, receive: Any, send: Any) -> None:
+    def __init__(
+        self, app: Any, scope: Mapping[str, Any], body: bytes, receive: Any, send: Any
+    ) -> None:
+        self.app = app
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
@@ -145,7 +150,7 @@ class HttpServer:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        exchange = Exchange(scope, body, receive, send)
+        exchange = Exchange(self, scope, body, receive, send)
         self.seen.append(exchange)
         self._tick()
         await self.script(exchange)
@@ -164,6 +169,26 @@ class HttpServer:
             while len(self.of(method)) < count:
                 await self._news.wait()
         return self.of(method)[count - 1]
+
+
+class Ears:
+    """Takes the notes that a link hears, and waits for them."""
+
+    def __init__(self) -> None:
+        self.notes: list[Note] = []
+        self._news = anyio.Event()
+
+    def __call__(self, note: Note) -> None:
+        self.notes.append(note)
+        self._news.set()
+        self._news = anyio.Event()
+
+    async def noted(self, count: int) -> list[Note]:
+        """The notes so far, once there are at least `count`."""
+        with anyio.fail_after(PATIENCE):
+            while len(self.notes) < count:
+                await self._news.wait()
+        return self.notes
 
 
 class _Uvicorn(uvicorn.Server):

@@ -24,7 +24,6 @@ from mcpgw.model.calls import (
     Listening,
     Log,
     NeedInput,
-    Note,
     OtherNote,
     Progress,
     ResourceUpdated,
@@ -46,7 +45,7 @@ from tests.doubles import (
     server,
     snapshot,
 )
-from tests.servers.http_base import Dropped, Exchange, HttpServer, Script, running
+from tests.servers.http_base import Dropped, Ears, Exchange, HttpServer, Script, running
 from tests.servers.http_modern import ModernServer
 
 pytestmark = pytest.mark.anyio
@@ -280,9 +279,6 @@ async def test_a_stream_that_ends_without_an_answer_is_an_error_and_not_run_agai
     async def breaks(exchange: Exchange) -> None:
         await exchange.stream()
         await exchange.note("notifications/other")
-        raise Dropped
-
-    async def vanishes(exchange: Exchange) -> None:
         raise Dropped
 
     app = ModernServer(ends=ends, breaks=breaks)
@@ -520,12 +516,12 @@ async def test_only_keep_alives_keep_a_subscription(monkeypatch: pytest.MonkeyPa
 @contextlib.asynccontextmanager
 async def ran(
     app: HttpServer, **fields: Any
-) -> AsyncGenerator[tuple[HttpModernLink, LinkInfo, list[Note]]]:
-    heard: list[Note] = []
+) -> AsyncGenerator[tuple[HttpModernLink, LinkInfo, Ears]]:
+    heard = Ears()
     async with running(app) as origin:
         client = Client(origin)
         config: Server = server("up", transport="http", url=app.url, **fields)
-        link = HttpModernLink(config, client=client, secrets=PlainSecrets(), heard=heard.append)
+        link = HttpModernLink(config, client=client, secrets=PlainSecrets(), heard=heard)
 
         async def run(*, task_status: anyio.abc.TaskStatus[LinkInfo]) -> None:
             await link.run(task_status=task_status)
@@ -577,14 +573,11 @@ async def test_run_hears_changed_lists_and_makes_up_for_what_it_missed(
                 "toolsListChanged": True,
                 "promptsListChanged": True,
             }
-            while not heard:
-                await anyio.sleep(0.001)
-            assert heard == [ListChanged("tools")]
+            assert await heard.noted(1) == [ListChanged("tools")]
             again.set()
             await told.wait()
-            while len(heard) < 3:
-                await anyio.sleep(0.001)
-    assert heard == [ListChanged("tools"), ListChanged("tools"), ListChanged("prompts")]
+            await heard.noted(3)
+    assert heard.notes == [ListChanged("tools"), ListChanged("tools"), ListChanged("prompts")]
 
 
 async def test_run_gives_up_listening_where_it_is_refused() -> None:
@@ -601,11 +594,11 @@ async def failing_run(script: Script) -> UpstreamError:
     with pytest.raises(BaseExceptionGroup) as caught:
         async with ran(app):
             raise AssertionError("it ran")
-    error: BaseException = caught.value
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, UpstreamError)
-    return error
+    found = caught.value.subgroup(UpstreamError)
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, UpstreamError)
+    return found
 
 
 async def test_run_fails_with_a_reason() -> None:
