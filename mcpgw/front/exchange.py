@@ -16,7 +16,7 @@ import anyio
 from mcpgw.core import wire
 from mcpgw.core.eras import INTERNAL_ERROR, INVALID_REQUEST
 from mcpgw.core.sse import KEEP_ALIVE
-from mcpgw.front.http import KEY, REQUEST_TIME, Connection
+from mcpgw.front.http import CYCLE, KEY, REQUEST_TIME, Connection
 from mcpgw.model.calls import Reply, RpcError
 from mcpgw.model.config import Principal
 
@@ -213,6 +213,9 @@ class Exchange:
             head.append((b"content-type", kind))
         if status != 204:
             head.append((b"content-length", b"%d" % len(body)))
+        if self.connection is not None and self.method != "HEAD":
+            await self.connection.answer(self.scope[CYCLE], status, head, body)
+            return
         await self._send({"type": "http.response.start", "status": status, "headers": head})
         await self._send({"type": "http.response.body", "body": body})
 

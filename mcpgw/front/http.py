@@ -2,22 +2,29 @@
 
 A connection that is lost tells every exchange on it at once (uvicorn wakes only the newest), so a
 call can be cancelled without a task that waits for the loss. The head of a request is bounded in
-bytes, and head and body in time: uvicorn bounds neither.
+bytes, and head and body in time: uvicorn bounds neither. A response that is whole leaves in one
+write, where uvicorn makes two: each of them can wake the client (measured: 30 us a response).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, ClassVar, Protocol, cast
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.server import ServerState
 
 MAX_HEAD = 64 * 1024  # bytes of a request line with its header fields
 REQUEST_TIME = 60.0  # seconds for a whole request to arrive; 4 MiB at half a megabit a second
 SWEEP = 10.0  # seconds between looks at a connection's clock, at most
 KEY = "mcpgw.connection"  # where in an ASGI scope the connection stands
+CYCLE = "mcpgw.cycle"  # and uvicorn's state of the one request
 
 
 class Watcher(Protocol):
@@ -62,6 +69,32 @@ class Connection(HttpToolsProtocol):
             watcher.gone()
         self.watchers.clear()
 
+    async def answer(
+        self,
+        cycle: RequestResponseCycle,
+        status: int,
+        fields: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+    ) -> None:
+        """A whole response to the request of `cycle`. Fields are the caller's to keep valid."""
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()
+        if cycle.disconnected or self.transport.is_closing():
+            return
+        parts = [STATUS_LINE[status]]
+        for name, value in fields:
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+        parts.append(body)
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        self.transport.write(b"".join(parts))
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+
     def abort(self) -> None:
         """Drop the connection: its far side no longer reads."""
         self.transport.abort()
@@ -85,7 +118,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head = 0
+        scope = cast("dict[str, Any]", self.scope)
         super().on_headers_complete()
+        scope[CYCLE] = self.cycle
 
     def on_message_complete(self) -> None:
         self._reading = None

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from collections.abc import Generator
 from typing import Any
 
 import anyio
@@ -249,8 +248,9 @@ async def front(
             finally:
                 with anyio.CancelScope(shield=True):
                     await made.close()
-                    uv.should_exit = True
                     await app.drain()
+                    for listening in uv.servers:  # its own shutdown takes ticks of 0.1 s
+                        listening.close()
                 tasks.cancel_scope.cancel()
 
 

@@ -239,7 +239,9 @@ async def test_the_private_socket(tmp_path: Path) -> None:
         peer = await here.peer(None)
         assert (await peer.ask("GET", "/status")).json == {"pid": 1}
         for act_as, who in ((None, "owner"), ("bob", "bob"), ("nobody", None)):
-            answer = await peer.ask("POST", "/mcp", BODY, {**mirrored(BODY), "mcpgw-act-as": act_as})
+            answer = await peer.ask(
+                "POST", "/mcp", BODY, {**mirrored(BODY), "mcpgw-act-as": act_as}
+            )
             assert answer.status == (200 if who else 401)
     assert [call.ctx.principal.name for call in handler.calls] == ["owner", "bob"]
     assert not handler.calls[0].ctx.mirrored

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from msgspec import Raw
 
@@ -358,7 +359,7 @@ async def test_hanging_up_in_a_pipeline_cancels_the_first() -> None:
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
     async def echo(call: Call, caller: Caller) -> Reply:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return Done(obj(n=call.params["n"]))
 
     async with front(ScriptedHandler({"tools/list": echo})) as here:
@@ -379,8 +380,13 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
         (b"", -32700),
         (b'{"jsonrpc":"2.0","id":1,"method":"a","params":"\xff"}', -32700),
         (b"[" * 5000 + b"]" * 5000, None),
-        (b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":' + b"[" * 5000 + b"]" * 5000 + b"}}",
-         -32700),
+        (
+            b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":'
+            + b"[" * 5000
+            + b"]" * 5000
+            + b"}}",
+            -32700,
+        ),
         (b'{"jsonrpc":"2.0","id":null,"method":"m"}', -32600),
         (b'{"jsonrpc":"2.0","id":1.5,"method":"m"}', -32600),
         (b'{"id":1}', -32600),
@@ -397,8 +403,9 @@ async def test_bad_json_is_400(body: bytes, code: int | None) -> None:
 
 
 async def test_a_revoked_key_ends_its_listens() -> None:
-    from tests.unit.front.rig import SNAPSHOT
     import msgspec
+
+    from tests.unit.front.rig import SNAPSHOT
 
     handler = ScriptedHandler({"subscriptions/listen": listening})
     async with front(handler) as here:

@@ -146,7 +146,9 @@ async def test_sessions_are_needed_bound_and_ended() -> None:
         bad = {"mcp-protocol-version": "2020-01-01"}
         assert (await peer.ask("POST", "/mcp", listing, bad)).status == 400
         assert (await peer.ask("POST", "/mcp", listing)).status == 200
-        assert (await peer.ask("POST", "/mcp", listing, {"mcp-protocol-version": None})).status == 200
+        assert (
+            await peer.ask("POST", "/mcp", listing, {"mcp-protocol-version": None})
+        ).status == 200
         answer = await peer.ask("DELETE", "/mcp")
         assert (answer.status, answer.body) == (204, b"")
         assert (await peer.ask("POST", "/mcp", listing)).status == 404
@@ -402,7 +404,9 @@ async def test_batches_are_of_one_revision_alone() -> None:
         assert [one["id"] for one in answer.json] == [1, 2, None]
         assert (await peer.ask("POST", "/mcp", [note("notifications/x")])).status == 202
         assert (await peer.ask("POST", "/mcp", [])).status == 400
-        assert (await peer.ask("POST", "/mcp", [request("ping", id=n) for n in range(257)])).status == 400
+        assert (
+            await peer.ask("POST", "/mcp", [request("ping", id=n) for n in range(257)])
+        ).status == 400
         answer = await peer.ask("POST", "/mcp", [hello()])
         assert answer.json[0]["error"]["code"] == -32600
 
