@@ -6,7 +6,10 @@ names the way on.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+import os
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 from msgspec import Raw, structs
@@ -56,7 +59,28 @@ def reaching(
         async with daemon.reach(path, key=key, server=server) as reached:
             return await task(reached)
 
-    return daemon.run(session)
+    with log_held_back():
+        return daemon.run(session)
+
+
+@contextmanager
+def log_held_back() -> Generator[None]:
+    """A gateway of our own logs nothing to this terminal, unless MCPGW_LOG names a level.
+
+    What a person must know of a failure is in its error; the log would stand in between.
+    """
+    log = logging.getLogger("mcpgw")
+    before = (log.handlers[:], log.level, log.propagate)
+    level = logging.getLevelNamesMapping().get(os.environ.get("MCPGW_LOG", "").upper())
+    log.handlers[:] = [logging.NullHandler() if level is None else logging.StreamHandler()]
+    log.propagate = False
+    if level is not None:
+        log.setLevel(level)
+    try:
+        yield
+    finally:
+        log.handlers[:], level, log.propagate = before
+        log.setLevel(level)
 
 
 async def ask(

@@ -39,7 +39,7 @@ OfServer: TypeAlias = Annotated[
 Targets: TypeAlias = Annotated[
     list[str],
     typer.Argument(
-        metavar="TARGET...",
+        metavar="TARGET",
         help="A server (all it has), SERVER/TOOL-GLOB, SERVER/prompt:GLOB, SERVER/resource:GLOB, "
         "or * for everything, also what is added later.",
         autocompletion=complete.targets,
@@ -50,7 +50,7 @@ Targets: TypeAlias = Annotated[
 Command: TypeAlias = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[-- COMMAND ARG...]", help="The command that starts a stdio server, after --."
+        metavar="-- COMMAND ARG", help="The command that starts a stdio server, after --."
     ),
 ]
 Url: TypeAlias = Annotated[
@@ -113,9 +113,7 @@ IsolateChoice: TypeAlias = Annotated[
 ]
 Timeout: TypeAlias = Annotated[
     float | None,
-    typer.Option(
-        metavar="SECONDS", min=0.001, help="How long a request may take without progress (60)."
-    ),
+    typer.Option(metavar="SECONDS", help="How long a request may take without progress (60)."),
 ]
 MaxConcurrent: TypeAlias = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="How many requests it gets at once.")

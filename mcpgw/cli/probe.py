@@ -86,7 +86,8 @@ def _examine(
             for server in servers:
                 tasks.start_soon(one, server, limit)
 
-    with desk.busy("Testing " + ", ".join(server.name for server in servers)):
+    names = ", ".join(server.name for server in servers)
+    with desk.busy(f"Testing {names}"), asking.log_held_back():
         daemon.run(all_of_them)
     return [reports[server.name] for server in servers]
 

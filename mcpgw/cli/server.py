@@ -23,7 +23,17 @@ NewName = Annotated[
 ]
 
 
-@app.command("add", help="Register a server: one at a URL, or one that a command starts.")
+EXAMPLES = (
+    "mcpgw server add github --url https://api.githubcopilot.com/mcp/ --auth bearer\n\n"
+    "mcpgw server add files -- npx -y @modelcontextprotocol/server-filesystem /srv/files"
+)
+
+
+@app.command(
+    "add",
+    help="Register a server: one at a URL, or one that a command starts.",
+    epilog=EXAMPLES,
+)
 def add(
     ctx: typer.Context,
     name: NewName,
@@ -278,7 +288,7 @@ def test(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]",
+            metavar="NAME",
             help="Only this server; else every enabled one.",
             autocompletion=o.complete.server_names,
         ),

@@ -86,7 +86,7 @@ def test(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SERVER[/TOOL]]",
+            metavar="SERVER[/TOOL]",
             help="Only this server, or only this tool; else every enabled server.",
             autocompletion=complete.server_names,
         ),
