@@ -42,6 +42,7 @@ class Listing:
     version: changes with every fetch that brought something, 0 before the first.
     error: why the last fetch failed; the entries of the last good one stay for calls.
     lacks: the server does not declare the capability behind the list.
+    late: somebody waited in vain for the fetch that is under way.
     owed: somebody was given a list without this, or with an old state of it.
     """
 
@@ -56,6 +57,7 @@ class Listing:
         "heard",
         "kind",
         "lacks",
+        "late",
         "modern",
         "names",
         "natives",
@@ -78,6 +80,7 @@ class Listing:
         self.version = 0
         self.error: RpcError | None = None
         self.lacks = False
+        self.late = False
         self.modern = False
         self.owed = False
         self.gone = False
@@ -139,28 +142,36 @@ class Catalogue:
     async def ensure(self, listings: Sequence[Listing], ctx: Context, *, patient: bool) -> None:
         """Bring the listings up to date as far as LIST_WAIT allows.
 
-        patient: also wait for servers that failed before; else they are tried in passing.
+        patient: wait as long as the server may take, also where it failed before. Else a server
+        that is known to fail or to be late is tried in passing.
         """
-        now = anyio.current_time()
-        awaited: list[anyio.Event] = []
-        for listing in listings:
-            if listing.fresh(now):
-                continue
-            if listing.good_enough(now):
-                self.fetch(listing, ctx)
-                listing.owed = True
-            elif not listing.resting(now):
-                failing = listing.error is not None
-                event = self.fetch(listing, ctx)
-                if patient or not failing:
-                    awaited.append(event)
+        awaited = self._start(listings, ctx, patient=patient)
         if awaited:
-            with anyio.move_on_after(LIST_WAIT):
+            slowest = max(listing.server.timeout for listing in listings)
+            with anyio.move_on_after(max(LIST_WAIT, slowest) if patient else LIST_WAIT):
                 for event in awaited:
                     await event.wait()
         for listing in listings:
-            if listing.fetching is not None or listing.error is not None:
+            if listing.fetching is not None:
                 listing.owed = True
+                listing.late = not listing.shown
+            elif listing.error is not None:
+                listing.owed = True
+
+    def _start(
+        self, listings: Sequence[Listing], ctx: Context, *, patient: bool
+    ) -> list[anyio.Event]:
+        """Start the fetches that are due; the ends of those that are worth waiting for."""
+        now = anyio.current_time()
+        awaited: list[anyio.Event] = []
+        for listing in listings:
+            if listing.fresh(now) or listing.resting(now):
+                continue
+            usable, failing = listing.good_enough(now), listing.error is not None or listing.late
+            event = self.fetch(listing, ctx)
+            if not usable and (patient or not failing):
+                awaited.append(event)
+        return awaited
 
     async def refreshed(self, listing: Listing, ctx: Context) -> None:
         """The listing as its server has it now; for a name that is not in it.
@@ -175,6 +186,10 @@ class Catalogue:
                 await self.fetch(listing, ctx).wait()
             if waited.cancelled_caught:
                 raise refusals.unreachable(listing.server, refusals.late(listing.server.timeout))
+        if listing.gone:
+            raise refusals.unreachable(
+                listing.server, UpstreamError("connect", "its configuration has just changed")
+            )
         if listing.error is not None:
             raise _again(listing.error)
 
@@ -230,6 +245,7 @@ class Catalogue:
             error = refusals.unexpected(server)
         finally:
             listing.fetching = listing.task = None
+            listing.late = False
             if done is not None:
                 done.set()
         if items is not None:
@@ -276,8 +292,6 @@ class Catalogue:
     def _arrived(self, listing: Listing, items: list[Raw], heard: int) -> None:
         server, kind = listing.server, listing.kind
         found, warnings = catalog.entries(items, kind, server.prefix, modern=listing.modern)
-        for warning in warnings:
-            _log.warning('an entry of "%s" is left out: %s', server.name, warning)
         bodies = [entry.body for entry in found]
         same = listing.shown and bodies == [entry.body for entry in listing.entries]
         now = anyio.current_time()
@@ -287,6 +301,8 @@ class Catalogue:
         if same:
             listing.owed = False
             return
+        for warning in warnings:
+            _log.warning('an entry of "%s" is left out: %s', server.name, warning)
         listing.entries = tuple(found)
         listing.names = {entry.public: entry for entry in found}
         listing.natives = {entry.native: entry for entry in found}

@@ -244,9 +244,9 @@ class Parking:
                 run.news.set()
                 if not run.attached:
                     await run.resumed.wait()
+        finally:
             if run.reply is None and run.error is None:
                 run.error = mrtr.start_again()
-        finally:
             del self._runs[run.key]
             run.news.set()
 

@@ -60,11 +60,7 @@ class Lists:
         """The merged list as good as it can be had in time."""
         if view.native and not view.seats:
             raise refusals.no_endpoint()
-        pairs = [
-            (seat, self._listing(seat, kind, ctx))
-            for seat in view.able(kind)
-            if seat.unusable is None
-        ]
+        pairs = self._pairs(view, kind, ctx)
         listings = [listing for _, listing in pairs]
         await self._catalogue.ensure(listings, ctx, patient=view.native)
         if view.native:
@@ -117,8 +113,12 @@ class Lists:
     ) -> Sequence[tuple[Seat, str]]:
         if len(able) <= 1:
             return [(seat, uri) for seat in able]
-        merged, pairs = await self.merged(view, RESOURCES, ctx)
+        pairs = self._pairs(view, RESOURCES, ctx)
         seats = {seat.server.name: seat for seat, _ in pairs}
+        # What is known already is enough: a slow server need not hold up a resource of another.
+        merged = view.merged(RESOURCES, pairs)
+        if merged.named(uri) is None:
+            merged, pairs = await self.merged(view, RESOURCES, ctx)
         placed = merged.named(uri)
         if placed is not None:
             return [(seats[merged.shelves[placed.shelf].server], placed.entry.native)]
@@ -131,8 +131,14 @@ class Lists:
         others = [(seat, uri) for seat, listing in pairs if listing.shown and not listing.lacks]
         return list(dict.fromkeys([*fitting, *others]))
 
-    def _listing(self, seat: Seat, kind: ListKind, ctx: Context) -> Listing:
-        return self._catalogue.listing(seat.server, self._links.scope(seat.server, ctx), kind)
+    def _pairs(self, view: View, kind: ListKind, ctx: Context) -> Sequence[tuple[Seat, Listing]]:
+        """The usable seats that may have such a list, with their listings as they are now."""
+        listing, scope = self._catalogue.listing, self._links.scope
+        return [
+            (seat, listing(seat.server, scope(seat.server, ctx), kind))
+            for seat in view.able(kind)
+            if seat.unusable is None
+        ]
 
     def _place(self, call: Call) -> Place | None:
         cursor = call.params.get(CURSOR)
@@ -167,7 +173,7 @@ def _check(seat: Seat, kind: ListKind, listings: Sequence[Listing]) -> None:
         if listing.lacks:
             raise refusals.no_method(kind.method)
         if not listing.shown:
-            raise refusals.unreachable(seat.server, refusals.late(LIST_WAIT))
+            raise refusals.unreachable(seat.server, refusals.late(seat.server.timeout))
 
 
 def _missing(able: Sequence[Seat], pairs: Sequence[tuple[Seat, Listing]]) -> list[dict[str, str]]:

@@ -19,6 +19,7 @@ from mcpgw.model.config import Endpoint, Principal, Server, Snapshot
 from mcpgw.relay.catalogue import Listing
 
 MAX_VIEWS = 20_000  # views kept; the least recently made go
+MAX_SIFTED = 1024  # listings kept per server and view: one per list and session
 MAX_MERGED = 16  # merged lists kept per view and kind: one per combination of sessions
 
 
@@ -59,7 +60,7 @@ class Seat:
         found = self._sifted.get(key)
         if found is None or found.version != listing.version or found.listing is not listing:
             found = self._sifted[key] = Sifted(listing, self.access, native=self._native)
-            if len(self._sifted) > MAX_MERGED * 4:
+            if len(self._sifted) > MAX_SIFTED:
                 del self._sifted[next(iter(self._sifted))]
         return found
 

@@ -467,5 +467,23 @@ async def test_a_revoked_key_loses_its_parked_calls() -> None:
         assert len(await link.dropped()) == 1
 
 
+async def test_a_waiting_client_is_told_when_the_gateway_stops() -> None:
+    async def forever(asked: Call, caller: Caller) -> Reply:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    link = full_link(tools=["t"], answers={"tools/call": forever}, info=info(modern=False))
+    errors: list[RpcError] = []
+
+    async def client(house: House) -> None:
+        errors.append(await error_of(house, tool_call(retrying()), Recorder(AskMode.RETRY)))
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks, running({"a": link}) as house:
+            tasks.start_soon(client, house)
+            await link.reached("tools/call")
+    assert [error.code for error in errors] == [INVALID_PARAMS]
+
+
 def test_the_bounds_are_what_the_protocol_page_says() -> None:
     assert (mrtr.PARKED_TTL, mrtr.MAX_ROUNDS, inputs.PARKED) == (300.0, 10, 32)

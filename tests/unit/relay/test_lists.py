@@ -309,6 +309,40 @@ async def test_a_late_server_is_left_out_and_its_list_told_when_it_comes(
             tasks.cancel_scope.cancel()
 
 
+async def test_a_late_server_is_waited_for_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "LIST_WAIT", 0.01)
+    async with running({"a": full_link(tools=["t"]), "b": full_link(tools=["u"])}) as house:
+        ctx = context(snapshot(A, B))
+        hold = house.links.hold("b")
+        await listed(house, ctx)
+        monkeypatch.setattr(catalogue, "LIST_WAIT", 60.0)
+        with anyio.fail_after(1.0):
+            assert names(await listed(house, ctx)) == ["a__t"]
+        hold.set()
+        await _settled(house, ctx, ["a__t", "b__u"])
+
+
+async def test_at_its_own_address_a_server_has_the_time_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(catalogue, "LIST_WAIT", 0.0)
+    gate = Gate()
+    slow = full_link(answers={"tools/list": gate.then(Done(obj(tools=[tool("t")], ttlMs=9)))})
+    async with running({"a": slow}) as house, anyio.create_task_group() as tasks:
+
+        async def client() -> None:
+            assert names(await listed(house, context(snapshot(A), endpoint=native(A)))) == ["t"]
+
+        tasks.start_soon(client)
+        await slow.reached("tools/list")
+        gate.open()
+    impatient = server("a", timeout=0.01)
+    async with running({"a": full_link(tools=["t"])}) as house:
+        house.links.hold("a")
+        with pytest.raises(RpcError, match="did not answer within"):
+            await listed(house, context(snapshot(impatient), endpoint=native(impatient)))
+
+
 async def test_a_server_known_to_fail_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "REST", 0.0)
     async with running({"a": full_link(tools=["t"]), "b": DOWN}) as house:
