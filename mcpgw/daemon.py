@@ -243,8 +243,7 @@ async def _serve_fronts(
         tasks.start_soon(private.serve, [door])
         await public.ready()
         await private.ready()
-        _announce(house, options, address)
-        await _signalled()
+        await _signalled(lambda: _announce(house, options, address))
         _log.info("draining for at most %g s", DRAIN)
         public.should_exit = private.should_exit = True
         await app.drain()
@@ -335,7 +334,8 @@ def _is_loopback(host: str) -> bool:
 @contextmanager
 def _listen(host: str, port: int) -> Generator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
+    # Without uvloop, Nagle's algorithm is switched off only where the protocol is named.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -399,8 +399,10 @@ def _answers(path: Path) -> bool:
     return True
 
 
-async def _signalled() -> None:
+async def _signalled(announce: Callable[[], None]) -> None:
+    """Returns with the first signal. `announce` runs once signals are heard."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        announce()
         async for _ in signals:
             return
 

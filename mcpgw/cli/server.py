@@ -24,8 +24,8 @@ NewName = Annotated[
 
 
 EXAMPLES = (
-    "mcpgw server add github --url https://api.githubcopilot.com/mcp/ --auth bearer\n\n"
-    "mcpgw server add files -- npx -y @modelcontextprotocol/server-filesystem /srv/files"
+    "mcpgw server add github --url https://mcp.example.com/mcp --auth bearer\n\n"
+    "mcpgw server add fs -- npx -y @modelcontextprotocol/server-filesystem /srv"
 )
 
 

@@ -32,6 +32,8 @@ TOOLS = [
             "text": {"type": "string", "description": "What to say."},
             "times": {"type": "integer"}}}},
     {"name": "fail", "description": "Never works.", "inputSchema": {"type": "object"}},
+    {"name": "ask", "description": "Asks who is there.", "inputSchema": {"type": "object"}},
+    {"name": "hang", "description": "Never answers.", "inputSchema": {"type": "object"}},
     {"name": "paint", "description": "Red \\x1b[31mletters.", "inputSchema": {"type": "object"}},
 ]
 PROMPTS = [{"name": "greet", "description": "Greets.", "arguments": [{"name": "who"}]}]
@@ -48,6 +50,14 @@ def call(name, given):
     if name == "paint":
         return {"content": [{"type": "text", "text": "\\x1b]0;title\\x07red"}]}
     return {"content": [{"type": "text", "text": "it broke"}], "isError": True}
+
+
+def ask():
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    print(json.dumps({"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": {
+        "message": "Who is there?", "requestedSchema": schema}}), flush=True)
+    told = json.loads(sys.stdin.readline())
+    return {"content": [{"type": "text", "text": json.dumps(told.get("result", "refused"))}]}
 
 
 def answer(method, params):
@@ -78,7 +88,10 @@ for line in sys.stdin:
     message = json.loads(line)
     if "id" not in message or "method" not in message:
         continue
-    result = answer(message["method"], message.get("params", {}))
+    params = message.get("params", {})
+    if params.get("name") == "hang":
+        continue
+    result = ask() if params.get("name") == "ask" else answer(message["method"], params)
     reply = {"jsonrpc": "2.0", "id": message["id"]}
     if result is None:
         reply["error"] = {"code": -32601, "message": "unknown method"}
@@ -317,7 +330,7 @@ def test_a_reader_that_has_seen_enough(mcpgw: Shell) -> None:
 def test_tools_over_an_own_gateway(small: Callable[[], Shell]) -> None:
     mcpgw = small()
     tools = mcpgw.done("tools", "list", "--json").json["tools"]
-    names = {"small__ping", "small__echo", "small__fail", "small__paint"}
+    names = {f"small__{name}" for name in ("ping", "echo", "fail", "ask", "hang", "paint")}
     assert {tool["name"] for tool in tools} == names
     assert all(tool["server"] == "small" for tool in tools)
     only = mcpgw.done("tools", "list", "--server", "small", "--json").json["tools"]
@@ -509,3 +522,73 @@ def test_bash_completes(mcpgw: Shell) -> None:
         check=False,
     )
     assert done.stdout == "github\n"
+
+
+def test_a_server_may_ask_the_person_at_the_terminal(small: Callable[[], Shell]) -> None:
+    mcpgw = small()
+    with mcpgw.terminal("tools", "call", "small__ask") as terminal:
+        terminal.expect("The server asks: Who is there?")
+        terminal.expect("name: ")
+        terminal.type("Ada\n")
+        terminal.expect("Send this? [Y/n] ")
+        terminal.type("\n")
+        assert terminal.ends() == 0
+        assert '"name": "Ada"' in terminal.screen
+    said = mcpgw("tools", "call", "small__ask")
+    assert "Ada" not in said.out
+
+
+def test_a_call_can_be_interrupted(small: Callable[[], Shell]) -> None:
+    mcpgw = small()
+    with mcpgw.terminal("tools", "call", "small__hang") as terminal:
+        terminal.expect("Calling small__hang")
+        terminal.type("\x03")
+        assert terminal.ends() == 130
+        assert "Traceback" not in terminal.screen
+        assert "error:" in terminal.screen
+
+
+def test_serving_ends_with_an_interrupt(mcpgw: Shell) -> None:
+    with mcpgw.terminal("serve", "--port", "0") as terminal:
+        terminal.expect("mcpgw serves on http://127.0.0.1:")
+        terminal.type("\x03")
+        assert terminal.ends() == 0
+
+
+def test_stdio_speaks_nothing_but_the_protocol(small: Callable[[], Shell]) -> None:
+    mcpgw = small()
+    mcpgw.done("key", "create", "ci", "--grant", "small/ping")
+    requests = [
+        {
+            "id": 1,
+            "method": "initialize",
+            "params": {
+                "protocolVersion": "2025-11-25",
+                "capabilities": {},
+                "clientInfo": {"name": "test", "version": "1"},
+            },
+        },
+        {"method": "notifications/initialized"},
+        {"id": 2, "method": "tools/list"},
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mcpgw", "stdio", "--key", "ci"],
+        env=mcpgw.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        answers: dict[int, Any] = {}
+        for request in requests:
+            process.stdin.write(json.dumps({"jsonrpc": "2.0", **request}) + "\n")
+            process.stdin.flush()
+            while "id" in request and request["id"] not in answers:
+                answer = json.loads(process.stdout.readline())
+                answers[answer.get("id")] = answer.get("result")
+        process.stdin.close()
+        assert process.wait(PATIENCE) == 0
+    assert [tool["name"] for tool in answers[2]["tools"]] == ["small__ping"]
+    assert mcpgw("stdio", "--key", "nobody").code == 3
