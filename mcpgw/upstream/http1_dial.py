@@ -67,10 +67,12 @@ class _Tunnel(asyncio.Protocol):
         status = _PROXY_STATUS.match(head)
         if not end and len(head) < _MAX_PROXY_HEAD:
             return
-        if status is None or not end or rest:
+        if status is None or not end:
             self._settle("the proxy does not speak HTTP")
         elif not status[1].startswith(b"2"):
             self._settle(f"the proxy answered {status[1].decode()} to CONNECT")
+        elif rest:
+            self._settle("the proxy sent more than its answer to CONNECT")
         else:
             self._settle(None)
 
@@ -87,7 +89,8 @@ class _Tunnel(asyncio.Protocol):
 
 
 @functools.lru_cache(maxsize=256)
-def _build_context(ca: str | None, cert: str | None, *_changed: int) -> ssl.SSLContext:
+def build_context(ca: str | None, cert: str | None, *_changed: int) -> ssl.SSLContext:
+    """What `tls_context` gives, remembered."""
     context: ssl.SSLContext
     if sys.platform in ("darwin", "win32"):
         context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -125,7 +128,7 @@ def tls_context(ca: str | None, cert: str | None) -> ssl.SSLContext:
         except OSError as error:
             raise HttpError("tls", f"{what} file {path}: {error.strerror}") from error
     try:
-        return _build_context(ca, cert, *changed)
+        return build_context(ca, cert, *changed)
     except (OSError, ValueError) as error:
         files = " or ".join(path for path in (ca, cert) if path is not None)
         raise HttpError("tls", f"cannot use {files or 'the system store'}: {error}") from error
