@@ -22,12 +22,15 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 class Access:
-    """What one principal may use of one server; compiled, so that a decision is some look-ups."""
+    """What one principal may use of one server; compiled, so that a decision is some look-ups.
+
+    ladder: the principal's, where access to many servers is wanted.
+    """
 
     __slots__ = ("_rules",)
 
-    def __init__(self, principal: Principal, server: Server) -> None:
-        self._rules = {kind: _Rules(principal.levels, server, kind) for kind in KINDS}
+    def __init__(self, principal: Principal, server: Server, ladder: Ladder | None = None) -> None:
+        self._rules = (ladder or Ladder(principal)).rules(server)
 
     def allows(self, kind: Kind, native: str) -> bool:
         """Whether the thing may be used; `decide` says why."""
@@ -49,6 +52,46 @@ class Access:
     def decide(self, kind: Kind, native: str) -> Decision:
         """The decision and the rule it rests on, for people."""
         return self._rules[kind].decide(native)
+
+
+class Ladder:
+    """A principal's levels, sorted by the servers they name.
+
+    Servers that no target names and that restrict no tools share their rules, so that access to
+    all of many servers costs little.
+    """
+
+    __slots__ = ("_common", "_named", "_steps")
+
+    def __init__(self, principal: Principal) -> None:
+        self._steps = [
+            (level, _by_server(level.grants or ()), _by_server(level.denies))
+            for level in principal.levels
+        ]
+        self._named = frozenset(
+            server for _, grants, denies in self._steps for server in (*grants, *denies)
+        )
+        self._common: dict[Kind, _Rules] | None = None
+
+    def rules(self, server: Server) -> dict[Kind, _Rules]:
+        """The rules of each kind for one server."""
+        if server.id in self._named or server.allow is not None or server.deny:
+            return self._compile(server)
+        if self._common is None:
+            self._common = self._compile(server)
+        return self._common
+
+    def _compile(self, server: Server) -> dict[Kind, _Rules]:
+        levels = tuple(
+            Level(
+                level.name,
+                level.label,
+                None if level.grants is None else _of(grants, server.id),
+                _of(denies, server.id),
+            )
+            for level, grants, denies in self._steps
+        )
+        return {kind: _Rules(levels, server, kind) for kind in KINDS}
 
 
 def decide(principal: Principal, server: Server, kind: Kind, native: str) -> Decision:
@@ -155,6 +198,17 @@ class _Rules:
             ):
                 return target
         return None
+
+
+def _by_server(targets: Iterable[Target]) -> dict[str, list[Target]]:
+    found: dict[str, list[Target]] = {}
+    for target in targets:
+        found.setdefault(target.server, []).append(target)
+    return found
+
+
+def _of(targets: dict[str, list[Target]], server_id: str) -> tuple[Target, ...]:
+    return (*targets.get(EVERY_SERVER, ()), *targets.get(server_id, ()))
 
 
 def _concerns(target: Target, server_id: str, kind: Kind) -> bool:

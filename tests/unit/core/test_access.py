@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpgw.core.access import Access, decide
+from mcpgw.core.access import Access, Ladder, decide
 from mcpgw.model.config import ANYBODY, OWNER, Kind, Level, Principal, Server, Target
 from tests.doubles import key, server
 
@@ -201,6 +201,16 @@ def test_the_order_of_rules_is_irrelevant(
         decide(_with(principal, steps), one, kind, native).allowed
         == decide(principal, one, kind, native).allowed
     )
+
+
+@given(principals, servers, kinds, names)
+def test_a_shared_ladder_decides_as_one_of_its_own(
+    principal: Principal, one: Server, kind: Kind, native: str
+) -> None:
+    ladder = Ladder(principal)
+    for each in (DOCS, one, server("other"), server("last"), GITHUB):
+        shared = Access(principal, each, ladder)
+        assert shared.allows(kind, native) is decide(principal, each, kind, native).allowed
 
 
 @given(kinds, names, st.lists(st.builds(Target, st.just("id-docs"), st.none()), max_size=3))
