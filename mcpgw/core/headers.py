@@ -28,7 +28,6 @@ ANNOTATION: Final = "x-mcp-header"
 
 _SENTINEL_START: Final = "=?base64?"
 _SENTINEL_END: Final = "?="
-_PLAIN = re.compile(r"[\x20-\x7E]*")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7E]*")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _DECIMAL = re.compile(r"(-?[0-9]+)(?:\.([0-9]+))?")
@@ -76,7 +75,8 @@ def encode(text: str) -> str:
 
     Raises UnicodeEncodeError for a lone surrogate.
     """
-    if _PLAIN.fullmatch(text) and text == text.strip() and not _is_encoded(text):
+    # In ASCII, what is printable is the space and the visible characters.
+    if text.isascii() and text.isprintable() and text == text.strip() and not _is_encoded(text):
         return text
     return f"{_SENTINEL_START}{base64.b64encode(text.encode()).decode()}{_SENTINEL_END}"
 

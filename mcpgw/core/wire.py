@@ -87,6 +87,7 @@ _only_id = msgspec.json.Decoder(_Id)
 _object = msgspec.json.Decoder(dict[str, Raw])
 _array = msgspec.json.Decoder(list[Raw])
 _string = msgspec.json.Decoder(str)
+_key = msgspec.json.Decoder(int | str)
 _encoder = msgspec.json.Encoder()
 
 
@@ -228,7 +229,7 @@ def error(id: Raw | int | str | None, error: RpcError | BadMessage) -> bytes:
 
 def id_key(id: Raw) -> int | str:
     """The id as a value that compares as JSON does: `1` is not `"1"`, `"a"` is `"\\u0061"`."""
-    return msgspec.json.decode(id, type=int | str)
+    return _key.decode(id)
 
 
 def _message(envelope: _Envelope) -> Message:

@@ -127,7 +127,11 @@ class HttpModernLink:
 
     async def _call(self, call: Call, caller: Caller) -> Reply:
         patience = self._peer.patience(call.ctx)
-        response = await self._post(call, patience)
+        id = next(self._ids)
+        body = outbound.modern_request(call, id, token_of(call, id), revision=self._revision)
+        response = await self._peer.send(
+            "POST", self._fields(call), body, patience, idempotent=call.method in IDEMPOTENT
+        )
         kind = response.headers.get("content-type", "")
         if response.status == 200 and kind.startswith(JSON):
             message = parsed(await self._peer.read(response, patience))
@@ -135,13 +139,6 @@ class HttpModernLink:
         if response.status == 200 and media_type(response) == EVENTS:
             return await self._stream(call, caller, response, patience)
         raise await self._peer.refusal(response)
-
-    async def _post(self, call: Call, patience: Patience) -> Response:
-        id = next(self._ids)
-        body = outbound.modern_request(call, id, token_of(call, id), revision=self._revision)
-        return await self._peer.send(
-            "POST", self._fields(call), body, patience, idempotent=call.method in IDEMPOTENT
-        )
 
     def _fields(self, call: Call) -> Fields:
         base = self._peer.fields()
