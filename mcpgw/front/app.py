@@ -35,7 +35,6 @@ from mcpgw.model.ports import Config, Handler, Seal
 
 BODY_LIMIT: Final = 4 * 1024 * 1024  # bytes of one request
 QUIET: Final = 15.0  # seconds of silence before a comment keeps a stream alive
-STUCK: Final = 60.0  # seconds a client may leave a stream unread before it is dropped
 BEAT: Final = 1.0  # seconds between looks at streams and sessions
 WATCH_AFTER: Final = 0.05  # seconds a call runs before its client is watched by a task
 
@@ -351,13 +350,8 @@ class App:
     def _beat(self, tasks: anyio.abc.TaskGroup) -> None:
         now = asyncio.get_running_loop().time()
         for exchange in tuple(self._live):
-            silent = now - exchange.touched
-            if silent < self._settings.quiet:
-                continue
-            if not exchange.stuck:
+            if now - exchange.touched >= self._settings.quiet:
                 tasks.start_soon(_keep_alive, exchange)
-            elif silent > STUCK and exchange.connection is not None:
-                exchange.connection.abort()
         self.sessions.sweep(now)
         self._recheck(self._config.snapshot)
 

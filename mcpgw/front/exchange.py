@@ -20,7 +20,7 @@ from mcpgw.front.http import CYCLE, KEY, REQUEST_TIME, Connection
 from mcpgw.model.calls import Reply, RpcError
 from mcpgw.model.config import Principal
 
-Scope: TypeAlias = Mapping[str, Any]  # ASGI's own dictionaries
+Scope: TypeAlias = dict[str, Any]  # ASGI's own dictionaries
 Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 Fields: TypeAlias = Iterable[tuple[bytes, bytes]]
@@ -93,6 +93,7 @@ class Exchange:
         "_writing",
         "closing",
         "connection",
+        "ended",
         "endless",
         "extra",
         "headers",
@@ -120,6 +121,7 @@ class Exchange:
         self.extra: tuple[tuple[bytes, bytes], ...] = ()
         self.started = False
         self.streaming = False
+        self.ended = False
         self.closing = False
         self.opener: Callable[[], Awaitable[None]] | None = None  # what long silence begins with
         self.lost = False
@@ -214,7 +216,7 @@ class Exchange:
         if status != 204:
             head.append((b"content-length", b"%d" % len(body)))
         if self.connection is not None and self.method != "HEAD":
-            await self.connection.answer(self.scope[CYCLE], status, head, body)
+            await self.connection.answer(self.scope.pop(CYCLE), status, head, body)
             return
         await self._send({"type": "http.response.start", "status": status, "headers": head})
         await self._send({"type": "http.response.body", "body": body})
@@ -232,31 +234,29 @@ class Exchange:
 
     async def write(self, data: bytes) -> None:
         """Part of the stream. Waits for a slow client; nothing for one that is gone."""
-        if self.lost:
+        if self.lost or self.ended:
             return
         self._writing = True
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        self._writing = False
+        try:
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            self._writing = False
         self.touched = asyncio.get_running_loop().time()
 
     async def end(self, data: bytes = b"") -> None:
-        """The stream's last part."""
-        if not self.lost:
+        """The stream's last part; nothing if it has ended or was none."""
+        if self.streaming and not (self.lost or self.ended):
+            self.ended = True
             await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def keep_alive(self) -> None:
         """A comment, so that nobody in between takes the silence for an end."""
-        if self.lost or self._writing:
+        if self.lost or self.ended or self._writing:
             return
         if not self.started and self.opener is not None:
             await self.opener()
         if self.streaming:
             await self.write(KEEP_ALIVE)
-
-    @property
-    def stuck(self) -> bool:
-        """A write is waiting for a client that does not read."""
-        return self._writing
 
 
 def too_large(limit: int) -> Refused:

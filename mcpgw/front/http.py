@@ -2,8 +2,9 @@
 
 A connection that is lost tells every exchange on it at once (uvicorn wakes only the newest), so a
 call can be cancelled without a task that waits for the loss. The head of a request is bounded in
-bytes, and head and body in time: uvicorn bounds neither. A response that is whole leaves in one
-write, where uvicorn makes two: each of them can wake the client (measured: 30 us a response).
+bytes, a request and a client that does not read in time: uvicorn bounds none of them. A whole
+response leaves in one write, where uvicorn makes two that each can wake the client (measured: 30 us
+a response).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from uvicorn.server import ServerState
 
 MAX_HEAD = 64 * 1024  # bytes of a request line with its header fields
 REQUEST_TIME = 60.0  # seconds for a whole request to arrive; 4 MiB at half a megabit a second
+MAX_PIPELINE = 16  # requests that may wait behind the one that is answered
 SWEEP = 10.0  # seconds between looks at a connection's clock, at most
 KEY = "mcpgw.connection"  # where in an ASGI scope the connection stands
 CYCLE = "mcpgw.cycle"  # and uvicorn's state of the one request
@@ -53,6 +55,8 @@ class Connection(HttpToolsProtocol):
         self._reading: float | None = None  # since when a request has been arriving
         self._in_head = True
         self._head = 0
+        self._unsent = 0  # bytes that waited for the client at the last look
+        self._moved = 0.0  # when there were last fewer of them
         self._clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -95,10 +99,6 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         cycle.on_response()
 
-    def abort(self) -> None:
-        """Drop the connection: its far side no longer reads."""
-        self.transport.abort()
-
     def data_received(self, data: bytes) -> None:
         if self._in_head:
             self._head += len(data)
@@ -121,6 +121,8 @@ class Connection(HttpToolsProtocol):
         scope = cast("dict[str, Any]", self.scope)
         super().on_headers_complete()
         scope[CYCLE] = self.cycle
+        if 0 < len(self.pipeline) < MAX_PIPELINE:
+            self.flow.resume_reading()  # else a client that hangs up now would not be noticed
 
     def on_message_complete(self) -> None:
         self._reading = None
@@ -128,14 +130,18 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def _tick(self) -> None:
-        """Look whether the request that is arriving has taken too long."""
-        self._clock = None
-        if self.transport.is_closing():
+        """Look whether the client sends or reads too slowly."""
+        now = self.loop.time()
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent != self._unsent:
+            self._unsent, self._moved = unsent, now
+        elif now - self._moved >= self.request_time:
+            self.transport.abort()
             return
-        if self._reading is not None and self.loop.time() - self._reading >= self.request_time:
+        late = self._reading is not None and now - self._reading >= self.request_time
+        if late and not self.transport.is_closing():
             # A connection that never said anything is closed without a word.
             self._refuse(b"408 Request Timeout" if self._head or not self._in_head else b"")
-            return
         self._clock = self.loop.call_later(min(SWEEP, self.request_time), self._tick)
 
     def _refuse(self, status: bytes) -> None:

@@ -191,7 +191,8 @@ class LegacyCaller:
     async def ask(self, ask: Ask) -> Raw:
         session = self._session
         needed = ASK_CAPABILITY.get(ask.method)
-        if self.ask_mode is AskMode.NEVER or needed not in session.capabilities:
+        able = self.ask_mode is AskMode.LIVE and self._way.two_way
+        if not able or needed not in session.capabilities:
             raise RpcError(METHOD_NOT_FOUND, f"the client cannot answer {ask.method}")
         id = session.next_ask()
         waiting: asyncio.Future[wire.Response] = asyncio.get_running_loop().create_future()

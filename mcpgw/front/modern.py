@@ -365,7 +365,7 @@ async def serve(exchange: Exchange, lifted: Lifted, handler: Handler, *, streams
             outcome = error
         except Exception as error:  # noqa: BLE001 - the boundary of a front request
             outcome = internal(error)
-    exchange.on_gone = None
+    exchange.on_gone = exchange.opener = None
     if outcome is None:
         outcome = exchange.verdict
     if exchange.lost or outcome is None:

@@ -123,6 +123,8 @@ class _Stdio:
 
     async def _send(self, message: bytes) -> None:
         """One line; waits while the client does not read."""
+        if b"\n" in message:  # only ever between tokens
+            message = message.replace(b"\n", b" ")
         async with self._writing:
             if self._lost:
                 return

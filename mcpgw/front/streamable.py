@@ -35,7 +35,11 @@ class PostWay:
         self._exchange = exchange
         self._session = session
         self._stream: Stream | None = None
-        self.two_way = streams
+        self._streams = streams
+
+    @property
+    def two_way(self) -> bool:
+        return self._streams and (self._stream is not None or not self._exchange.lost)
 
     async def open(self) -> None:
         """Let the response be a stream."""
@@ -73,7 +77,7 @@ class PostWay:
             raise no_session()
         elif many is not None:
             await exchange.respond(202)
-        elif self.two_way:
+        elif self._streams:
             # A cancelled call has no answer (2025-11-25, cancellation): the stream ends without.
             await exchange.open_stream()
             await exchange.end()
@@ -84,10 +88,9 @@ class PostWay:
         for one in answers:
             await stream.send(one)
         sink, stream.sink, stream.ended = stream.sink, None, True
-        if sink is self._exchange:
-            await self._exchange.end()
-        elif sink is not None:
-            sink.close()
+        if sink is not None and sink is not self._exchange:
+            sink.close()  # the client took the stream up again on another connection
+        await self._exchange.end()
 
 
 def no_session() -> Refused:

@@ -39,6 +39,8 @@ class Stream:
 
     async def send(self, message: bytes) -> None:
         """The next event; kept for a replay whether or not anybody reads now."""
+        if self.ended:
+            return
         self.seq += 1
         frame = encode(message, id=f"{self.number}.{self.seq}")
         self._book.keep(self.number, self.seq, frame)

@@ -210,6 +210,7 @@ async def front(
 ) -> AsyncGenerator[Front]:
     """A front that serves `handler` until the block ends. door: serve at that Unix socket."""
     config = config or FixedConfig(SNAPSHOT)
+    chosen: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "door": door, **settings}
     if door is None:
         listener = socket.create_server(("127.0.0.1", 0))
         address: str | int = listener.getsockname()[1]
@@ -222,7 +223,7 @@ async def front(
         handler,
         config=config,
         seal=PlainSeal(),
-        settings=Settings(**{"host": "127.0.0.1", "port": 0, "door": door, **settings}),
+        settings=Settings(**chosen),
         status=lambda: {"pid": 1},
     )
     uv = _Uvicorn(

@@ -61,7 +61,7 @@ async def test_answers_and_notes_come_on_the_stream() -> None:
         assert (await stream.message())["method"] == "notifications/message"
         question = await stream.message()
         assert question["method"] == "roots/list"
-        reply = {"jsonrpc": "2.0", "id": question["id"], "result": {"roots": []}}
+        reply: Any = {"jsonrpc": "2.0", "id": question["id"], "result": {"roots": []}}
         assert (await posts.ask("POST", where, reply)).status == 202
         answer = await stream.message()
         assert answer == {"jsonrpc": "2.0", "id": 4, "result": {"told": {"roots": []}}}

@@ -63,6 +63,9 @@ class Client:
             os.close(self._write)
             self._open = False
 
+    def stop_reading(self) -> None:
+        self._read.close()
+
     def close(self) -> None:
         self.hang_up()
         self._read.close()
@@ -227,7 +230,7 @@ async def test_a_large_answer_waits_for_a_slow_reader() -> None:
 async def test_a_reader_that_is_gone_ends_nothing_badly() -> None:
     handler = scripted(tools_call=text_result("hi"))
     async with served(handler) as client:
-        client._read.close()
+        client.stop_reading()
         await client.send(modern("tools/call", CALL, id=1), modern("tools/call", CALL, id=2))
         await handler.reached("tools/call", 2)
     assert plain(handler.calls[0].params) == CALL
