@@ -32,11 +32,16 @@ CANCEL: Final = Raw(b'{"action":"cancel"}')
 
 
 class State(Struct, frozen=True, omit_defaults=True):
-    """What a sealed requestState holds: a parked run's name, or a modern server's own state."""
+    """What a sealed requestState holds, besides the server it is for.
+
+    park: the name of a parked call. state: a modern server's own. again: a legacy server refused
+    the call before it ran (-32042, 2025-11-25), so that the retry may be sent as a new call.
+    """
 
     server: str
     park: str | None = None
     state: str | None = None
+    again: bool = False
 
 
 _states = msgspec.json.Decoder(State)

@@ -35,6 +35,9 @@ class Forward:
             raise refusals.unusable(seat.server, seat.unusable)
         if call.state is not None or call.answers is not None:
             return await self._retry(seat, asked, call, caller)
+        return await self._send(seat, asked, call, caller)
+
+    async def _send(self, seat: Seat, asked: Call, call: Call, caller: Caller) -> Reply:
         try:
             async with self._links.lease(seat.server, call.ctx) as lease:
                 if not _parks(lease, call.ctx, caller):
@@ -46,13 +49,14 @@ class Forward:
             raise refusals.unreachable(seat.server, error) from error
         except RpcError as error:
             return _told(error, call)
-        return await self._parking.begin(
+        reply = await self._parking.begin(
             _Leased(self._links, seat),
             call,
             caller,
             bind=mrtr.binding(asked),
             server=seat.server.id,
         )
+        return self._again(seat, asked, reply)
 
     async def _retry(self, seat: Seat, asked: Call, call: Call, caller: Caller) -> Reply:
         """A call that brings answers: to a parked one, or to a modern server with its state."""
@@ -63,10 +67,13 @@ class Forward:
             if state is None or state.server != seat.server.id:
                 raise mrtr.start_again()
             if state.park is not None:
-                return await self._parking.resume(
+                reply = await self._parking.resume(
                     state.park, call, caller, bind=bind, server=seat.server.id
                 )
+                return self._again(seat, asked, reply)
             call = msgspec.structs.replace(call, state=state.state)
+            if state.again:
+                return await self._send(seat, asked, call, caller)
         try:
             async with self._links.lease(seat.server, call.ctx) as lease:
                 if not lease.info.modern:
@@ -89,13 +96,26 @@ class Forward:
         missing = mrtr.undeclared(reply.asks.values(), call.ctx.capabilities)
         if missing or caller.ask_mode is AskMode.NEVER:
             raise mrtr.missing_capability(missing)
+        if not lease.info.modern:
+            return self._again(seat, asked, reply)
         if reply.state is None:
             return reply
-        body = mrtr.encode_state(mrtr.State(seat.server.id, state=reply.state))
-        state = self._seal.seal(
-            body, bind=mrtr.binding(asked), purpose=mrtr.PURPOSE, ttl=mrtr.STATE_TTL
+        return self._sealed(asked, reply, mrtr.State(seat.server.id, state=reply.state))
+
+    def _again(self, seat: Seat, asked: Call, reply: Reply) -> Reply:
+        """A legacy server's need for input that is not a parked call: retried as a new one."""
+        if not isinstance(reply, NeedInput) or reply.state is not None:
+            return reply
+        return self._sealed(asked, reply, mrtr.State(seat.server.id, again=True))
+
+    def _sealed(self, asked: Call, reply: NeedInput, state: mrtr.State) -> NeedInput:
+        token = self._seal.seal(
+            mrtr.encode_state(state),
+            bind=mrtr.binding(asked),
+            purpose=mrtr.PURPOSE,
+            ttl=mrtr.STATE_TTL,
         )
-        return NeedInput(reply.asks, state, reply.result)
+        return NeedInput(reply.asks, token, reply.result)
 
 
 class _Leased:

@@ -355,6 +355,29 @@ async def test_a_legacy_client_of_a_legacy_server_is_asked_live() -> None:
         assert client.asked == [FORM]
 
 
+@pytest.mark.parametrize("capabilities", [CAN, obj(elicitation={"url": {}}, sampling={})])
+async def test_a_legacy_server_that_wants_a_page_visited_first_is_called_again(
+    capabilities: dict[str, Raw],
+) -> None:
+    async def visit(asked: Call, caller: Caller) -> Reply:
+        # What a link makes of -32042: the call did not run.
+        return NeedInput({"k": URL}) if asked.answers is None else Done(obj(got=asked.answers))
+
+    link = full_link(tools=["t"], answers={"tools/call": visit}, info=info(modern=False))
+    async with running({"a": link}) as house:
+        asked = tool_call(retrying(capabilities=capabilities))
+        first = await needed(house, asked)
+        assert first.asks == {"k": URL}
+        for _ in range(2):
+            reply = await house.handle(
+                retry(asked, first.state, k={"action": "accept"}), Recorder(AskMode.RETRY)
+            )
+            assert isinstance(reply, Done)
+            assert plain(reply.result) == {"got": {"k": {"action": "accept"}}}
+        client = Recorder(AskMode.LIVE, {"elicitation/create": {"action": "accept"}})
+        assert isinstance(await house.handle(tool_call(living()), client), Done)
+
+
 async def test_a_legacy_server_may_ask_only_what_was_declared() -> None:
     async with running({"a": legacy(SAMPLE)}) as house:
         asked = tool_call(retrying(capabilities=obj(elicitation={})))
