@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
@@ -15,7 +16,7 @@ from typing import TypeVar
 from msgspec import Raw, structs
 
 from mcpgw import daemon
-from mcpgw.cli.io import Desk, mapping
+from mcpgw.cli.io import Desk, mapping, sequence
 from mcpgw.cli.person import Person
 from mcpgw.core import eras, wire
 from mcpgw.core.naming import public_name
@@ -26,9 +27,13 @@ from mcpgw.model.config import Server
 from mcpgw.model.ports import Caller, UpstreamError
 from mcpgw.store import registry
 
+UNAVAILABLE = "mcpgw/unavailable"  # where a list's `_meta` names the servers it goes without
 MAX_PAGES = 10_000  # pages of one list; a server that repeats its cursor must not hold us for good
 
 T = TypeVar("T")
+
+_LOST_SECRET = re.compile(r"The secret vault:(\S+) is missing")
+_NOT_LET_IN = re.compile(r"\banswered 40[13]\b")
 
 MENDS = {
     "resolve": "mcpgw server set {server} --url URL",
@@ -37,8 +42,8 @@ MENDS = {
     "start": "mcpgw server show {server}",
     "auth": "mcpgw server set {server} --auth bearer --secret REF",
     "handshake": "mcpgw server show {server}",
-    "send": "mcpgw server test {server}",
-    "read": "mcpgw server test {server}",
+    "send": "mcpgw server show {server}",
+    "read": "mcpgw server show {server}",
     "time": "mcpgw server set {server} --timeout 300",
     "call": "mcpgw tools list --server {server}",
 }
@@ -104,7 +109,7 @@ async def ask(
     except UpstreamError as error:
         raise GatewayError(
             _sentence(error.message),
-            next=mend(error.stage, server),
+            next=mend(error.stage, server, error.message),
             code="upstream_failed",
             exit=Exit.UPSTREAM,
         ) from error
@@ -143,11 +148,10 @@ def _missing(result: JsonObject) -> dict[str, str]:
     if meta is None:
         return {}
     told = wire.members(meta).get(UNAVAILABLE)
-    servers = mapping(wire.value(told)) if told is not None else {}
-    return {name: str(reason) for name, reason in servers.items()}
-
-
-UNAVAILABLE = "mcpgw/unavailable"
+    if told is None:
+        return {}
+    servers = map(mapping, sequence(wire.value(told)))
+    return {str(server.get("server")): str(server.get("reason")) for server in servers}
 
 
 def tell_missing(desk: Desk, missing: Mapping[str, str]) -> None:
@@ -163,7 +167,9 @@ def refusal(error: RpcError, server: str | None) -> GatewayError:
     if error.code == eras.TIMED_OUT:
         return _upstream(error, "timed_out", mend("time", server))
     if error.code == eras.UPSTREAM_FAILED:
-        return _upstream(error, "upstream_failed", mend(str(told.get("stage")), server))
+        return _upstream(
+            error, "upstream_failed", mend(str(told.get("stage")), server, error.message)
+        )
     if error.code == eras.LIMITED:
         return GatewayError(
             _sentence(error.message), next="Try again later", code="limited", exit=Exit.DENIED
@@ -180,8 +186,12 @@ def refusal(error: RpcError, server: str | None) -> GatewayError:
     return _upstream(error, "refused", mend("call", server), why=f"Error {error.code}.")
 
 
-def mend(stage: str, server: str | None) -> str | None:
-    """The command that helps on after a failure at `stage`."""
+def mend(stage: str, server: str | None, message: str = "") -> str | None:
+    """The command that helps on after a failure at `stage` that was told as `message`."""
+    if found := _LOST_SECRET.search(message):
+        return f"mcpgw secret set {found[1]}"
+    if _NOT_LET_IN.search(message):
+        stage = "auth"
     advice = MENDS.get(stage, MENDS["connect"])
     return None if server is None else advice.format(server=server)
 

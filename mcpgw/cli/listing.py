@@ -41,13 +41,14 @@ def show_list(desk: Desk, *kinds: str, server: str | None, key: str | None) -> N
 
     with desk.busy("Asking the servers"):
         lists, missing = asking.reaching(desk, collect, key=key, server=only.name if only else None)
-    asking.tell_missing(desk, missing)
     told = {
         kind: [_told(kind, item, servers, only) for item in items] for kind, items in lists.items()
     }
     if desk.as_json:
-        desk.emit({f"{kind}s": items for kind, items in told.items()})
+        gone = [{"server": name, "reason": reason} for name, reason in missing.items()]
+        desk.emit({**{f"{kind}s": items for kind, items in told.items()}, "unavailable": gone})
         return
+    asking.tell_missing(desk, missing)
     rows = [
         (item.get("name") if kind in {"tool", "prompt"} else _uri(item), _about(item))
         for kind, items in told.items()

@@ -97,7 +97,9 @@ def _judged(server: Server, steps: list[dict[str, object]]) -> dict[str, Any]:
     facts: dict[str, object] = {}
     for step in steps:
         facts.update(step)
-    advice = asking.mend(str(failed["stage"]), server.name) if failed else None
+    advice = (
+        asking.mend(str(failed["stage"]), server.name, str(failed["detail"])) if failed else None
+    )
     return {
         "name": server.name,
         "ok": failed is None,

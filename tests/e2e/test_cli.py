@@ -378,6 +378,27 @@ def test_tests_of_tools(small: Callable[[], Shell]) -> None:
     assert mcpgw("tools", "test", "small/nothing").code == 3
 
 
+def test_a_server_that_is_down_is_named_and_hides_no_other(small: Callable[[], Shell]) -> None:
+    mcpgw = small()
+    mcpgw.done("server", "add", "gone", "--", "no-such-command-anywhere")
+    said = mcpgw.done("tools", "list")
+    assert "small__ping" in said.out
+    assert "warning: gone is missing: " in said.err
+    assert "mcpgw server test gone" in said.err
+    told = mcpgw.done("tools", "list", "--json").json
+    assert len(told["tools"]) == 6
+    assert [server["server"] for server in told["unavailable"]] == ["gone"]
+    assert mcpgw("tools", "list", "--server", "gone").code == 5
+
+
+def test_advice_fits_the_failure(mcpgw: Shell) -> None:
+    url = ("--url", "http://127.0.0.1:1/mcp", "--auth", "bearer")
+    mcpgw.done("server", "add", "a", *url, "--secret", "vault:lost")
+    said = mcpgw("server", "test", "a", "--json")
+    assert said.code == 5
+    assert said.json["servers"][0]["next"] == "mcpgw secret set lost"
+
+
 def test_prompts_and_resources(small: Callable[[], Shell]) -> None:
     mcpgw = small()
     assert mcpgw.done("prompts", "list").out == "small__greet\tGreets.\n"
