@@ -274,6 +274,10 @@ def _needs_immutable(path: Path, error: sqlite3.Error) -> bool:
 def _bring_up(connection: sqlite3.Connection, path: Path) -> None:
     """Check that the file is ours, and migrate it when it is older than this mcpgw."""
     if _version(connection, path) == SCHEMA_VERSION:
+        # A backup that was put back is a single file; so is a store on a read-only disk.
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            with suppress(sqlite3.OperationalError):
+                _switch_to_wal(connection)
         return
     from mcpgw.store import schema  # noqa: PLC0415 - 0.1 s, and only when there is work
 
@@ -356,6 +360,13 @@ def explained(path: Path) -> Generator[None]:
         if known is None:
             raise
         raise known from error
+    except UnicodeEncodeError as error:
+        raise GatewayError(
+            "Text that is not valid Unicode cannot be stored or looked up.",
+            why=f"It has the lone surrogate {error.object[error.start]!a}.",
+            code="bad_text",
+            exit=Exit.USAGE,
+        ) from error
     except OSError as error:
         raise _refused(path, os.strerror(error.errno) if error.errno else str(error)) from error
 

@@ -120,7 +120,11 @@ def set_server(store: Store, name: str, /, **changes: object) -> Server:
             _set_prefix(store, connection, draft.name, str(prefix))
         server = get_server(store, draft.name)
         if server != old:
-            before, after = audit.difference(view(old), view(server))
+            # Compared before they are masked: a secret that changed is a change.
+            differ = [f for f in server.__struct_fields__ if getattr(old, f) != getattr(server, f)]
+            before, after = (
+                {f: v for f, v in view(s).items() if f in differ} for s in (old, server)
+            )
             audit.record(connection, store, "server.set", old.name, before=before, after=after)
     return server
 
@@ -256,7 +260,7 @@ _SELECT = """SELECT s.*, n.name AS name,
     (SELECT json_group_array(name) FROM
         (SELECT name FROM names WHERE server = s.id AND kind = 'alias' ORDER BY name)) AS aliases
     FROM servers s JOIN names n ON n.server = s.id AND n.kind = 'server'"""
-_BY_NAME = _SELECT + " WHERE s.id = (SELECT server FROM names WHERE name = ?)"
+_BY_NAME = f"{_SELECT} JOIN names t ON t.server = s.id AND t.name = ?"
 
 
 def _server(row: sqlite3.Row) -> Server:

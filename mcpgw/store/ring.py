@@ -17,7 +17,8 @@ from typing import Final, TypeVar
 
 SERVICE: Final = "mcpgw"
 WAIT: Final = 3.0  # seconds; a running keyring answers in milliseconds
-GONE: Final = 60.0  # seconds that a keyring which hung is not asked againABSENT: Final = "this system has no keyring"
+GONE: Final = 60.0  # seconds that a keyring which hung is not asked again
+ABSENT: Final = "this system has no keyring"
 
 T = TypeVar("T")
 _ALWAYS = sys.platform in ("darwin", "win32")

@@ -1,6 +1,6 @@
 """References to secrets, and the values behind them.
 
-`env:NAME` and `os.environ/NAME`, `file:PATH` (read again when it changes, as Kubernetes does it),
+`env:NAME` and `os.environ/NAME`, `file:PATH` (read again within a second of a change),
 `keyring:NAME` and `keyring:SERVICE/NAME`, `vault:NAME`. Values of the vault and the keyring are
 looked up once and again after `refresh`, so that a request waits for neither.
 """
@@ -8,8 +8,12 @@ looked up once and again after `refresh`, so that a request waits for neither.
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from mcpgw.errors import Exit, GatewayError
 from mcpgw.store import ring
@@ -20,13 +24,24 @@ __all__ = ["LONGEST_FILE", "Resolver", "is_reference", "looks_secret"]
 
 LONGEST_FILE: Final = 1024 * 1024  # bytes; whoever names a bigger file has the wrong one
 
+FRESH: Final = 1.0  # seconds that a file is not looked at again: a stat costs as much as a seal
+
+
+class _File(Struct):
+    """A file as it was read; `mark` tells whether it is still that file."""
+
+    value: str
+    mark: tuple[int, ...]
+    fresh_until: float
+
 
 class Resolver:
     """Turns references into values; implements `model.ports.Secrets`."""
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Vault, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._vault = vault
-        self._files: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._clock = clock
+        self._files: dict[str, _File] = {}
         self._held: dict[str, str] = {}
 
     def resolve(self, reference: str) -> str:
@@ -61,8 +76,10 @@ class Resolver:
         )
 
     def refresh(self) -> None:
-        """Look vault and keyring entries up again when they are next needed."""
+        """Look everything up again when it is next needed."""
         self._held.clear()
+        for file in self._files.values():
+            file.fresh_until = 0.0
 
     def _environment(self, reference: str, name: str) -> str:
         value = os.environ.get(name)
@@ -72,13 +89,17 @@ class Resolver:
         raise _missing(reference, why, f"export {name}=…")
 
     def _file(self, reference: str, name: str) -> str:
+        known = self._files.get(name)
+        now = self._clock()
+        if known is not None and now < known.fresh_until:
+            return known.value
         path = Path(name).expanduser()
         try:
             found = path.stat()
             mark = (found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
-            known = self._files.get(name)
-            if known is not None and known[0] == mark:
-                return known[1]
+            if known is not None and known.mark == mark:
+                known.fresh_until = now + FRESH
+                return known.value
             with path.open("rb") as file:
                 raw = file.read(LONGEST_FILE + 1)
             value = raw.decode().removesuffix("\n").removesuffix("\r")
@@ -91,8 +112,8 @@ class Resolver:
             why = (
                 f"The file is longer than {LONGEST_FILE} bytes." if value else "The file is empty."
             )
-            raise _missing(reference, why, f"ls -l {name}") from None
-        self._files[name] = (mark, value)
+            raise _missing(reference, why, f"ls -l {name}")
+        self._files[name] = _File(value, mark, now + FRESH)
         return value
 
     def _keyring(self, reference: str, name: str) -> str:

@@ -129,16 +129,18 @@ class Vault:
         cipher = self._ciphers.get(purpose) or self._cipher(purpose, passing=True)
         nonce = os.urandom(_NONCE)
         text = _EXPIRY.pack(self._clock() + ttl) + body
-        return base64.urlsafe_b64encode(nonce + cipher.encrypt(nonce, text, bind)).decode()
+        return (
+            base64.urlsafe_b64encode(nonce + cipher.encrypt(nonce, text, bind)).decode().rstrip("=")
+        )
 
     def unseal(self, token: str, *, bind: bytes, purpose: str) -> bytes | None:
         """The body; None when edited, expired, foreign, of another bind or purpose."""
         cipher = self._ciphers.get(purpose) or self._cipher(purpose, passing=True)
         try:
             spelled = token.encode("ascii")
-            raw = base64.urlsafe_b64decode(spelled)
+            raw = base64.urlsafe_b64decode(spelled + b"==")
             # Base64 has several spellings of the same bytes; only ours is not edited.
-            if base64.urlsafe_b64encode(raw) != spelled:
+            if base64.urlsafe_b64encode(raw).rstrip(b"=") != spelled:
                 return None
             text = cipher.decrypt(raw[:_NONCE], raw[_NONCE:], bind)
         except (ValueError, _invalid_tag()):
@@ -157,6 +159,24 @@ class Vault:
     def open(self) -> None:
         """Get the master key now, so that the first use need not wait for a keyring."""
         self._cipher("vault")
+
+    def reset(self) -> None:
+        """Destroy all sealed secrets and forget the master key: the way out when it is lost.
+
+        A process that has the old key in memory cannot open what is sealed afterwards.
+        """
+        with self._lock:
+            with self._store.change() as connection:
+                before = {"sealed": self.names(), "master_key": self.origin}
+                connection.execute("DELETE FROM vault")
+                connection.execute(
+                    "DELETE FROM settings WHERE name IN (?, ?, ?)", (_ORIGIN, _CHECK, _SALT)
+                )
+                audit.record(connection, self._store, "vault.reset", "vault", before=before)
+                with explained(self.key_file):
+                    self.key_file.unlink(missing_ok=True)
+            self._master = None
+            self._ciphers.clear()
 
     @property
     def key_file(self) -> Path:
@@ -287,7 +307,7 @@ def _from_environment(salt: bytes) -> bytes:
         return key
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt  # noqa: PLC0415 - with the cipher
 
-    return Scrypt(salt=salt, length=KEY_SIZE, n=_SCRYPT_COST, r=8, p=1).derive(text.encode())
+    return Scrypt(salt=salt, length=KEY_SIZE, n=_SCRYPT_COST, r=8, p=1).derive(os.fsencode(text))
 
 
 def _from_keyring(account: str) -> bytes:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,16 @@ import pytest
 from mcpgw.errors import Exit, GatewayError
 from mcpgw.store import db, schema
 from mcpgw.store.db import Store, default_path
-from mcpgw.store.registry import ServerDraft, add_server, list_servers, remove_server, set_server
+from mcpgw.store.registry import (
+    ServerDraft,
+    add_server,
+    get_server,
+    list_servers,
+    remove_server,
+    set_server,
+)
 
+NOBODY = 65534
 DRAFT = ServerDraft(name="github", url="https://example.com/mcp")
 
 WRITER = """
@@ -22,6 +34,7 @@ import sys
 from pathlib import Path
 from mcpgw.store.db import Store
 from mcpgw.store.registry import ServerDraft, add_server
+print("ready", flush=True)
 sys.stdin.readline()
 with Store.open(Path(sys.argv[1])) as store:
     for number in range(int(sys.argv[3])):
@@ -73,7 +86,8 @@ def test_foreign_keys_are_on_for_every_connection(path: Path) -> None:
 
 def test_constants_of_the_light_and_the_heavy_module_agree() -> None:
     assert db.APPLICATION_ID == schema.APPLICATION_ID
-    assert db.SCHEMA_VERSION == len(schema.MIGRATIONS._migrations)  # pyright: ignore[reportPrivateUsage]
+    known = schema.MIGRATIONS._migrations  # pyright: ignore[reportPrivateUsage]
+    assert len(known) == db.SCHEMA_VERSION
 
 
 def test_every_configuration_table_bumps_the_generation(store: Store) -> None:
@@ -108,9 +122,13 @@ def test_an_audit_row_alone_moves_data_version_but_not_the_generation(path: Path
 
 
 def test_a_change_is_stored_whole_or_not_at_all(store: Store) -> None:
-    with pytest.raises(RuntimeError, match="stop"), store.change():
-        add_server(store, DRAFT)
-        raise RuntimeError("stop")
+    def half() -> None:
+        with store.change():
+            add_server(store, DRAFT)
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        half()
     assert list_servers(store) == []
     assert store.query("SELECT 1 FROM changes") == []
 
@@ -128,10 +146,14 @@ def test_two_processes_create_and_write_at_once(path: Path) -> None:
         subprocess.Popen(
             [sys.executable, "-c", WRITER, str(path), name, "40"],
             stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         for name in ("left", "right")
     ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
     for writer in writers:
         assert writer.stdin is not None
         writer.stdin.write(b"\n")
@@ -303,41 +325,79 @@ def test_a_read_only_store_can_be_read_and_says_so_on_write(path: Path) -> None:
         assert [one.name for one in list_servers(store)] == ["github"]
 
 
-def test_a_store_on_a_read_only_file_system_can_be_read(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Root may write anywhere, so the refusal of the system is put in its place."""
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A directory that another user can reach, which those of pytest are not."""
+    directory = Path(tempfile.mkdtemp(prefix="mcpgw-test-"))
+    directory.chmod(0o755)
+    yield directory
+    directory.chmod(0o755)
+    shutil.rmtree(directory)
+
+
+@contextmanager
+def unprivileged() -> Generator[None]:
+    """Root may write anywhere, so for a while this process is nobody."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def hand_over(path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, NOBODY, NOBODY)
+
+
+def test_a_store_in_a_read_only_directory_can_be_read(open_to_all: Path) -> None:
+    path = open_to_all / "mcpgw.db"
     with Store.open(path) as store:
         add_server(store, DRAFT)
-    connect, asked = db._connect, []  # pyright: ignore[reportPrivateUsage]
-
-    def refusing(path: Path, options: str) -> sqlite3.Connection:
-        asked.append(options)
-        # Without a WAL index, which cannot be made there, SQLite says "unable to open".
-        return connect(path.with_name("nowhere") if options == "mode=rw" else path, options)
-
-    monkeypatch.setattr(db, "_connect", _lazily(refusing))
-    with Store.open(path) as store:
+    hand_over(path)
+    path.chmod(0o400)
+    open_to_all.chmod(0o555)
+    with unprivileged(), Store.open(path) as store:
         assert [one.name for one in list_servers(store)] == ["github"]
+        assert store.data_version() == store.data_version()
         with pytest.raises(GatewayError) as caught:
             add_server(store, ServerDraft(name="other", command=("true",)))
+    assert (caught.value.code, caught.value.exit) == ("store_readonly", Exit.DENIED)
+    assert [one.name for one in open_to_all.iterdir()] == ["mcpgw.db"]
+
+
+def test_a_read_only_file_in_use_can_be_read(open_to_all: Path) -> None:
+    path = open_to_all / "mcpgw.db"
+    with Store.open(path) as writer:
+        add_server(writer, DRAFT)
+        for one in open_to_all.iterdir():
+            one.chmod(0o444)
+        with unprivileged(), Store.open(path) as store:
+            assert [one.name for one in list_servers(store)] == ["github"]
+            with pytest.raises(GatewayError) as caught:
+                add_server(store, ServerDraft(name="other", command=("true",)))
     assert caught.value.code == "store_readonly"
-    assert asked == ["mode=rw", "mode=ro&immutable=1"]
 
 
-def _lazily(connect: Any) -> Any:
-    """A connection to a place that cannot be opened, which SQLite tells at the first statement."""
+def test_another_users_store_is_refused(open_to_all: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make another user's file")
+    path = open_to_all / "mcpgw.db"
+    Store.open(path).close()
+    with unprivileged(), pytest.raises(GatewayError) as caught:
+        Store.open(path)
+    assert (caught.value.code, caught.value.exit) == ("store_unreadable", Exit.DENIED)
 
-    class Refused:
-        def __init__(self, path: Path) -> None:
-            self.path = path
 
-        def execute(self, sql: str) -> None:
-            connect(self.path, "mode=rw")
-
-        def close(self) -> None: ...
-
-    return lambda path, options: Refused(path) if options == "mode=rw" else connect(path, options)
+def test_a_directory_that_may_not_be_written_to_gets_no_store(open_to_all: Path) -> None:
+    open_to_all.chmod(0o555)
+    with unprivileged(), pytest.raises(GatewayError) as caught:
+        Store.open(open_to_all / "mcpgw.db")
+    assert (caught.value.code, caught.value.exit) == ("store_unreadable", Exit.DENIED)
+    assert list(open_to_all.iterdir()) == []
 
 
 def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
@@ -356,6 +416,25 @@ def test_a_backup_is_a_whole_private_store_of_its_own(store: Store, tmp_path: Pa
     add_server(store, ServerDraft(name="later", command=("true",)))
     with Store.open(target) as copy:
         assert [one.name for one in list_servers(copy)] == ["github"]
+
+
+def test_a_backup_put_back_is_in_wal_mode_again(store: Store, tmp_path: Path) -> None:
+    store.backup(tmp_path / "backup.db")
+    with Store.open(tmp_path / "backup.db") as copy:
+        assert copy.query("PRAGMA journal_mode")[0][0] == "wal"
+
+
+def test_words_that_are_no_unicode_are_told(store: Store) -> None:
+    """Arguments that are not UTF-8 reach Python as lone surrogates."""
+    for attempt in (
+        lambda: get_server(store, "a\udcff"),
+        lambda: add_server(store, ServerDraft(name="a", command=("true", "\udcff"))),
+        lambda: add_server(store, ServerDraft(name="a", command=("true",), description="\udcff")),
+    ):
+        with pytest.raises(GatewayError) as caught:
+            attempt()
+        assert (caught.value.code, caught.value.exit) == ("bad_text", Exit.USAGE)
+    assert list_servers(store) == []
 
 
 def test_a_backup_never_writes_over_a_file(store: Store, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,8 +25,9 @@ from mcpgw.store.registry import (
 )
 
 
-def draft(name: str = "github", **fields: object) -> ServerDraft:
-    return ServerDraft(**{"name": name, "url": "https://example.com/mcp", **fields})  # type: ignore[arg-type]
+def draft(name: str = "github", **fields: Any) -> ServerDraft:
+    known: dict[str, Any] = {"name": name, "url": "https://example.com/mcp"}
+    return ServerDraft(**(known | fields))
 
 
 def code(caught: pytest.ExceptionInfo[GatewayError]) -> tuple[str, Exit]:
@@ -146,7 +149,7 @@ def test_exactly_the_names_of_the_rule_are_taken(store: Store, name: str) -> Non
         {"allow": ("",)},
     ],
 )
-def test_what_cannot_work_is_not_stored(store: Store, fields: dict[str, object]) -> None:
+def test_what_cannot_work_is_not_stored(store: Store, fields: dict[str, Any]) -> None:
     with pytest.raises(GatewayError) as caught:
         add_server(store, draft(**fields))
     assert code(caught) == ("bad_server", Exit.USAGE)
