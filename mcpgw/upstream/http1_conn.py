@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import ssl
 from typing import Final, Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -262,11 +263,15 @@ class Connection(asyncio.Protocol):
             response, self._response, self._future = self._response, None, None
             response.ended(None)
         elif self._future is not None:
-            stage: Stage = "read" if self._answered or self._eof else "send"
-            self._settle(HttpError(stage, _gone(exc), sent=self._sent))
+            self._settle(HttpError(self._stage(exc), _gone(exc), sent=self._sent))
         self._wake_writer()
         self._transport = self._parser = self._poll = None
         self._owner.lost(self)
+
+    def _stage(self, exc: Exception | None) -> Stage:
+        if isinstance(exc, ssl.SSLError):  # TLS 1.3 refuses a client's certificate this late
+            return "tls"
+        return "read" if self._drained is None else "send"
 
     def pause_writing(self) -> None:
         self._writing_paused = True

@@ -150,6 +150,7 @@ async def serving(
         yield peer
     finally:
         server.close()
+        peer.go_on.set()
         with anyio.fail_after(PATIENCE):
             await peer.all_closed()
 

@@ -110,8 +110,9 @@ async def test_a_client_certificate(authority: Authority, certificate: Path) -> 
         async with reaching(origin, ca=str(authority.root), client_cert=str(mine)) as client:
             assert await ask(client, "/good") == b"good"
         async with reaching(origin, ca=str(authority.root)) as client:
-            with pytest.raises(HttpError):
+            with pytest.raises(HttpError) as caught:
                 await ask(client, "/good")
+            assert caught.value.stage in ("tls", "read")
         assert len(peer.requests) == 1
 
 
