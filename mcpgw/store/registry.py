@@ -74,10 +74,10 @@ def add_server(store: Store, draft: ServerDraft) -> Server:
     """Register a server. Raises GatewayError: name_taken, bad_name, bad_server."""
     draft = _checked(draft)
     _check_name(draft.name, "server")
-    values = _values(draft)
     server_id = f"srv_{os.urandom(8).hex()}"
     with store.change() as connection:
         _check_free(store, draft.name)
+        values = _values(draft)
         columns = ", ".join(values)
         marks = ", ".join("?" * len(values))
         connection.execute(
