@@ -290,12 +290,14 @@ def test_statuses(mcpgw: Shell) -> None:
 def test_help_is_quick(mcpgw: Shell) -> None:
     compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(mcpgw.home / "pyc")}
     mcpgw.done("--help", **compiled)
-    times: list[float] = []
-    for _ in range(5):
+    best = PATIENCE
+    for _ in range(20):  # the quickest counts: this machine may be busy with other tests
         began = time.perf_counter()
         mcpgw.done("--help", **compiled)
-        times.append(time.perf_counter() - began)
-    assert min(times) <= 0.25
+        best = min(best, time.perf_counter() - began)
+        if best <= 0.25:
+            return
+    pytest.fail(f"mcpgw --help took {best:.2f} s")
 
 
 def test_starting_imports_nothing_heavy(mcpgw: Shell) -> None:
