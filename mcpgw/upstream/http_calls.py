@@ -186,6 +186,14 @@ class Patience:
             return self.late()
         return UpstreamError(error.stage, f"cannot be used: {error.message}")
 
+    async def aside(self, work: Awaitable[None]) -> None:
+        """Await what the server has no part in: the time that takes does not count."""
+        began = self._loop.time()
+        await work
+        if self.until is not None:
+            until = self.until + self._loop.time() - began
+            self._set(until if self._deadline is None else min(until, self._deadline))
+
     def _set(self, until: float | None) -> None:
         self.until = until
         if self._timer is not None:
@@ -258,6 +266,11 @@ class Events:
 
     async def close(self) -> None:
         await self._response.aclose()
+
+
+def is_message(event: Event) -> bool:
+    """Whether an event carries a message: others only say that the stream is alive."""
+    return bool(event.data) and event.event == "message"
 
 
 def media_type(response: Response) -> str:

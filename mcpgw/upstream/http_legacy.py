@@ -31,7 +31,6 @@ from mcpgw.model.calls import (
     Call,
     Context,
     Done,
-    JsonObject,
     Note,
     OtherNote,
     Reply,
@@ -100,13 +99,13 @@ class HttpLegacyLink:
 
     async def run(self, *, task_status: LinkStatus) -> None:
         """Begin a session, report it, and hear what belongs to no call until cancelled."""
-        session = self._session = await self._initialize()
+        self._session = session = await self._initialize()
         try:
             async with anyio.create_task_group() as tasks:
                 task_status.started(session.info)
                 await self._hearing.run(tasks)
         finally:
-            self._session = None
+            session, self._session = self._session, None
             self._board.close()
             await self._goodbye(session)
 
@@ -182,26 +181,30 @@ class HttpLegacyLink:
             return outbound.legacy_error(call, answer.error)
         return outbound.legacy_reply(call.method, answer.result or {})
 
-    async def _ask(self, session: Session, method: str, params: Mapping[str, Raw]) -> JsonObject:
-        """A request of the link itself, in a session that is not renewed for it."""
+    async def _ask(self, method: str, params: Mapping[str, Raw], *, renew: bool = True) -> None:
+        """A request of the link itself. Raises RpcError, UpstreamError."""
         patience = self._peer.patience()
         body = wire.request(next(self._ids), method, params)
-        response = await self._send(session, method, body, None, patience)
-        if response.status != 200:
-            raise await self._peer.refusal(response)
-        answer = await Talk(self._peer, self, patience).follow(response)
+        talk = Talk(self._peer, self, patience)
+        answer = await self._answer(method, body, None, talk, patience, renew=renew)
         if answer.error is not None:
             raise answer.error
-        return answer.result or {}
 
     async def _answer(
-        self, method: str, body: bytes, ctx: Context, talk: Talk, patience: Patience
+        self,
+        method: str,
+        body: bytes,
+        ctx: Context | None,
+        talk: Talk,
+        patience: Patience,
+        *,
+        renew: bool = True,
     ) -> wire.Response:
         session = self.session()
         response = await self._send(session, method, body, ctx, patience)
         if response.status != 200:
             refusal = await self._peer.refusal(response)
-            if not _is_forgotten(session, response.status, refusal):
+            if not renew or not _is_forgotten(session, response.status, refusal):
                 raise refusal
             session = await self.renew(session)
             response = await self._send(session, method, body, ctx, patience)
@@ -278,15 +281,15 @@ class HttpLegacyLink:
         """Subscribe again to what the forgotten session had subscribed to."""
         for uri in self._board.subscribed():
             try:
-                await self._ask(session, "resources/subscribe", {"uri": wire.dump(uri)})
+                await self._ask("resources/subscribe", {"uri": wire.dump(uri)}, renew=False)
             except (UpstreamError, RpcError) as error:
                 _log.warning(
                     "server %s did not renew a subscription: %s", self._server.name, error.message
                 )
         self._board.missed(session.info)
 
-    async def _goodbye(self, session: Session) -> None:
-        if session.id is None:
+    async def _goodbye(self, session: Session | None) -> None:
+        if session is None or session.id is None:
             return
         with anyio.move_on_after(COURTESY, shield=True):
             try:
@@ -306,10 +309,10 @@ class HttpLegacyLink:
             if wanted >= session.level:
                 return
             try:
-                await self._ask(session, "logging/setLevel", {"level": wire.dump(level)})
+                await self._ask("logging/setLevel", {"level": wire.dump(level)})
             except RpcError as error:
                 _log.info("server %s refused a log level: %s", self._server.name, error.message)
-            session.level = wanted
+            self.session().level = wanted
 
     # Subscriptions.
 
@@ -326,8 +329,9 @@ class HttpLegacyLink:
             return await listener.serve(kept, caller)
         finally:
             self._board.unlisten(listener)
+            free = [uri for uri in held if self._board.release(uri)]
             with anyio.move_on_after(COURTESY, shield=True):
-                for uri in held:
+                for uri in free:
                     await self._unsubscribe(uri)
 
     async def _subscribe(self, uri: str, held: list[str]) -> bool:
@@ -335,7 +339,7 @@ class HttpLegacyLink:
         async with self._subscribing:
             if not self._board.hold(uri):
                 try:
-                    await self._ask(self.session(), "resources/subscribe", {"uri": wire.dump(uri)})
+                    await self._ask("resources/subscribe", {"uri": wire.dump(uri)})
                 except RpcError as error:
                     self._board.release(uri)
                     _log.info("server %s refused a subscription: %s", self._server.name, error)
@@ -348,9 +352,10 @@ class HttpLegacyLink:
 
     async def _unsubscribe(self, uri: str) -> None:
         async with self._subscribing:
-            if self._board.release(uri) and self._session is not None:
+            # Somebody may have subscribed again while we waited for our turn.
+            if uri not in self._board.subscribed() and self._session is not None:
                 try:
-                    await self._ask(self._session, "resources/unsubscribe", {"uri": wire.dump(uri)})
+                    await self._ask("resources/unsubscribe", {"uri": wire.dump(uri)}, renew=False)
                 except (UpstreamError, RpcError) as error:
                     _log.info("server %s kept a subscription: %s", self._server.name, error)
 

@@ -8,6 +8,7 @@ one (2025-11-25, transports, "Resumability and Redelivery"). The call is never s
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Hashable, Mapping
 from typing import Final, Protocol
 
@@ -43,6 +44,7 @@ from mcpgw.upstream.http_calls import (
     Patience,
     Peer,
     hears,
+    is_message,
     lost,
     media_type,
     parsed,
@@ -104,6 +106,7 @@ class Talk:
         self._caller = caller
         self._response: Response | None = None
         self._events: Events | None = None
+        self._pending: deque[wire.Message] = deque()
         self._asks: dict[Hashable, anyio.CancelScope] = {}
         self._failure: RpcError | UpstreamError | None = None
 
@@ -124,9 +127,7 @@ class Talk:
             await self._hang_up()
 
     async def _json(self, response: Response) -> wire.Response:
-        body = await self._peer.read(response, self._patience)
-        messages = [parsed(body)] if not wire.is_batch(body) else _batch(body)
-        for message in messages:
+        for message in _messages(await self._peer.read(response, self._patience)):
             if isinstance(message, wire.Response):
                 return message
             if isinstance(message, wire.Notification):
@@ -160,15 +161,8 @@ class Talk:
         while True:
             events = self._events
             if events is not None:
-                while (event := await events.next(self._patience)) is not None:
-                    if not event.data:
-                        continue
-                    message = parsed(event.data)
-                    if isinstance(message, wire.Notification):
-                        await self._told(message)
-                        continue
-                    if isinstance(message, wire.Response):
-                        await events.finish()
+                message = await self._first(events)
+                if message is not None:
                     return message
                 last_id, failures = events.last_id or last_id, 0
                 await self._hang_up()
@@ -179,6 +173,23 @@ class Talk:
             pause = RETRY if retry is None else max(LEAST_RETRY, retry / 1000)
             await self._patience.wait(asyncio.sleep(pause))
             await self._resume(last_id)
+
+    async def _first(self, events: Events) -> wire.Response | wire.Request | None:
+        """The next message of this stream that is no note; None at its end."""
+        while True:
+            while self._pending:
+                message = self._pending.popleft()
+                if isinstance(message, wire.Notification):
+                    await self._told(message)
+                    continue
+                if isinstance(message, wire.Response):
+                    await events.finish()
+                return message
+            event = await events.next(self._patience)
+            if event is None:
+                return None
+            if is_message(event):
+                self._pending.extend(_messages(event.data))
 
     async def _hang_up(self) -> None:
         response, self._response, self._events = self._response, None, None
@@ -215,9 +226,7 @@ class Talk:
         if self._call is None or self._caller is None or not wants(self._call, note):
             return
         # This stream is the call's own: a slow caller holds up only its own server side.
-        await self._caller.tell(note)
-        if isinstance(note, Progress):
-            self._patience.more()
+        await self._patience.aside(self._caller.tell(note))
 
     async def _answer(self, request: wire.Request, parent: anyio.CancelScope) -> None:
         """Answer one request of the server; what fails ends the call."""
@@ -298,8 +307,10 @@ def _key(id: Raw | None) -> Hashable:
         return None
 
 
-def _batch(body: bytes) -> list[wire.Message]:
-    """The messages of a batch, which 2025-03-26 allows as an answer."""
+def _messages(body: bytes) -> list[wire.Message]:
+    """One message, or those of a batch, which 2025-03-26 allows as an answer."""
+    if not wire.is_batch(body):
+        return [parsed(body)]
     try:
         return [one for one in wire.parse_batch(body) if not isinstance(one, wire.BadMessage)]
     except wire.BadMessage as error:

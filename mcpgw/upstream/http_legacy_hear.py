@@ -40,6 +40,7 @@ from mcpgw.upstream.http_calls import (
     Events,
     Patience,
     Peer,
+    is_message,
     media_type,
     parsed,
 )
@@ -246,7 +247,7 @@ class Hearing:
         self._last_id = ""
         self._retry: int | None = None
         self._opened = False  # by the attempt under way
-        self._lost = False  # there was a stream before
+        self._lost = False  # there was a stream before, in this session
 
     async def run(self, tasks: anyio.abc.TaskGroup) -> None:
         """Hear until cancelled. tasks: for what may wait for a caller."""
@@ -287,7 +288,8 @@ class Hearing:
             await self._read(session, Events(response))
             return True
         await response.aclose()
-        if response.status == 404 and session.id is not None:
+        # A server without this stream may answer 404 as well; then no session was forgotten.
+        if response.status == 404 and self._lost and session.id is not None:
             try:
                 await self._home.renew(session)
             except UpstreamError as error:
@@ -303,7 +305,7 @@ class Hearing:
         try:
             while (event := await events.quiet(QUIET)) is not None:
                 self._last_id = events.last_id or self._last_id
-                if event.data:
+                if is_message(event):
                     await self._act(event.data)
         finally:
             self._last_id = events.last_id or self._last_id

@@ -56,6 +56,7 @@ from mcpgw.upstream.http_calls import (
     Peer,
     hears,
     ignore,
+    is_message,
     lost,
     media_type,
     parsed,
@@ -176,7 +177,7 @@ class HttpModernLink:
         events = Events(response)
         try:
             while (event := await events.next(patience)) is not None:
-                if not event.data:
+                if not is_message(event):
                     continue
                 message = parsed(event.data)
                 if isinstance(message, wire.Response):
@@ -203,9 +204,7 @@ class HttpModernLink:
         elif isinstance(note, Log) and not hears(call.ctx, note):
             return
         # This stream is the call's own: a slow caller holds up only its own server side.
-        await caller.tell(note)
-        if isinstance(note, Progress):
-            patience.more()
+        await patience.aside(caller.tell(note))
 
     # Listening.
 
@@ -224,7 +223,7 @@ class HttpModernLink:
         events = Events(response)
         try:
             while (event := await events.quiet(QUIET)) is not None:
-                if not event.data:
+                if not is_message(event):
                     continue
                 message = parsed(event.data)
                 if isinstance(message, wire.Response):
@@ -373,7 +372,7 @@ async def _first_response(response: Response, patience: Patience) -> wire.Messag
     events = Events(response)
     try:
         while (event := await events.next(patience)) is not None:
-            if event.data:
+            if is_message(event):
                 message = parsed(event.data)
                 if isinstance(message, wire.Response):
                     await events.finish()

@@ -253,6 +253,58 @@ async def test_a_session_that_is_lost_again_at_once_is_an_error() -> None:
     assert len(app.of("tools/call")) <= 2
 
 
+async def test_the_goodbye_is_for_the_session_of_the_moment() -> None:
+    app = LegacyServer()
+    async with ran(app) as up:
+        app.sessions.clear()
+        await up.link.handle(calling("echo"), Recorder())
+    (goodbye,) = app.of("DELETE")
+    assert goodbye.headers["mcp-session-id"] == "session-2"
+
+
+async def test_a_log_level_is_set_in_a_new_session_when_the_old_one_is_forgotten() -> None:
+    app = LegacyServer()
+    app.capabilities = {"logging": {}}
+    async with ran(app) as up:
+        app.sessions.clear()
+        await up.link.handle(calling("echo", log_level="info"), Recorder())
+        await up.link.handle(calling("echo", log_level="info"), Recorder())
+        sessions = [one.headers["mcp-session-id"] for one in app.of("logging/setLevel")]
+    assert sessions == ["session-1", "session-2"]
+
+
+async def test_a_server_whose_get_is_not_found_keeps_its_session() -> None:
+    async def get(exchange: Exchange) -> None:
+        await exchange.respond(404)
+
+    app = LegacyServer(GET=get)
+    async with ran(app) as up:
+        await app.reached("GET")
+        for _ in range(5):
+            await up.link.handle(calling("echo"), Recorder())
+    assert len(app.of("GET")) == 1
+    assert len(app.of("initialize")) == 1
+
+
+async def test_a_stream_of_a_forgotten_session_begins_another() -> None:
+    async def get(exchange: Exchange) -> None:
+        await exchange.stream()
+        if len(app.of("GET")) == 1:
+            await exchange.event(None, id="g-1", retry=1)
+            app.sessions.clear()
+            await exchange.end()
+        else:
+            await exchange.gone()
+
+    app = LegacyServer(GET=get)
+    app.capabilities = {"tools": {"listChanged": True}}
+    async with ran(app) as up:
+        assert await up.heard.noted(1) == [ListChanged("tools")]
+        last = await app.reached("GET", 3)
+    assert last.headers["mcp-session-id"] == "session-2"
+    assert "last-event-id" not in last.headers
+
+
 async def test_an_unknown_method_is_no_forgotten_session() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.error(-32601, "no such method", status=404)
@@ -304,6 +356,21 @@ async def test_a_batch_as_an_answer() -> None:
         caller = Recorder()
         assert await up.link.handle(calling("tool"), caller) == Done(obj(content=[]))
         assert caller.notes == [OtherNote("notifications/other", {})]
+
+
+async def test_a_batch_in_a_stream_and_events_of_other_names() -> None:
+    async def script(exchange: Exchange) -> None:
+        note: Any = {"jsonrpc": "2.0", "method": "notifications/other", "params": {}}
+        result: Any = {"jsonrpc": "2.0", "id": exchange.message["id"], "result": {"content": []}}
+        await exchange.stream()
+        await exchange.write(b"event: ping\ndata: now\n\n")
+        await exchange.event([note, note, result])
+        await exchange.end()
+
+    async with ran(one(script, revision="2025-03-26")) as up:
+        caller = Recorder()
+        assert await up.link.handle(calling("tool"), caller) == Done(obj(content=[]))
+        assert len(caller.notes) == 2
 
 
 async def test_legacy_errors_become_modern_ones() -> None:

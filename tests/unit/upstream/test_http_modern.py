@@ -24,6 +24,7 @@ from mcpgw.model.calls import (
     Listening,
     Log,
     NeedInput,
+    Note,
     OtherNote,
     Progress,
     ResourceUpdated,
@@ -346,6 +347,25 @@ async def test_progress_keeps_a_call_alive_but_not_beyond_its_deadline() -> None
             "tool", wants_progress=True, deadline=asyncio.get_running_loop().time() + 0.2
         )
         assert (await failing(link, late)).code == -32001
+
+
+async def test_the_time_of_a_slow_caller_is_not_the_servers() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.stream()
+        await exchange.write(b"event: ping\ndata: now\n\n")
+        await exchange.note("notifications/other")
+        await caller.noted(1)
+        await anyio.sleep(0.02)
+        await exchange.result(resultType="complete", content=[])
+
+    class Slow(Recorder):
+        async def tell(self, note: Note) -> None:
+            await anyio.sleep(0.3)
+            await super().tell(note)
+
+    caller = Slow()
+    async with linked(one(script), timeout=0.2) as link:
+        assert await link.handle(calling("tool"), caller) == Done(obj(content=[]))
 
 
 ODD: list[tuple[int, bytes, str | None, str]] = [
