@@ -289,7 +289,9 @@ class Inflight:
             entry.timer.cancel()
 
     def _cancel(self, entry: Open, reason: str) -> None:
-        if not entry.future.done() and self._lost is None:
+        # Cancelling the task that waits cancels what it waits for: that is no answer.
+        answered = entry.future.done() and not entry.future.cancelled()
+        if not answered and self._lost is None:
             self._channel.send_soon(outbound.cancelled(entry.id, reason))
 
     def _arm(self, entry: Open, timeout: float) -> None:

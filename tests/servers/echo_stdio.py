@@ -4,8 +4,8 @@
 
 Faults: `deaf` ignores what comes before initialize, `shy` exits on an unknown first request, `exit`
 writes two lines on standard error and exits with status 3, `junk` writes noise on standard output,
-`mute` never answers, `stubborn` ignores the end of input and SIGTERM, `family` starts a child of its
-own that would live on.
+`mute` never answers, `stubborn` ignores the end of input and SIGTERM, `family` starts a child of
+its own that would live on, `greedy` never reads its input.
 """
 
 from __future__ import annotations
@@ -18,32 +18,35 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any, TypeAlias
+
+Json: TypeAlias = dict[str, Any]
 
 META = "io.modelcontextprotocol/"
 LOCK = threading.Lock()
 COUNTS: dict[str, int] = {}
 CANCELLED: list[object] = []
-ANSWERS: dict[object, dict] = {}
+ANSWERS: dict[object, Json] = {}
 ANSWERED = threading.Condition()
 CHANGED = threading.Event()
-LISTENING: dict[object, dict] = {}
+LISTENING: dict[object, Json] = {}
 SUBSCRIBED: list[str] = []
 SAID: dict[str, object] = {}
 
 TOOLS = ["echo", "counts", "slow", "progress", "ask", "log", "crash", "big", "env", "change", "say"]
 
 
-def send(message: dict) -> None:
+def send(message: Json) -> None:
     with LOCK:
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()
 
 
-def note(method: str, **params: object) -> None:
+def note(method: str, **params: Any) -> None:
     send({"jsonrpc": "2.0", "method": method, "params": params})
 
 
-def ask(method: str, params: dict) -> dict:
+def ask(method: str, params: Json) -> Json:
     id = f"q{COUNTS.setdefault('asks', 0)}"
     COUNTS["asks"] += 1
     send({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
@@ -52,11 +55,11 @@ def ask(method: str, params: dict) -> dict:
     return ANSWERS.pop(id, {})
 
 
-def text(content: str, **more: object) -> dict:
+def text(content: str, **more: Any) -> Json:
     return {"content": [{"type": "text", "text": content}], **more}
 
 
-def call(name: str, arguments: dict, id: object, params: dict) -> dict:
+def call(name: str, arguments: Json, id: object, params: Json) -> Json:
     token = params.get("_meta", {}).get("progressToken")
     if name == "echo":
         return text(str(arguments.get("text", "")), echoed=params)
@@ -124,7 +127,7 @@ class Refused(Exception):
         self.code = code
 
 
-def answer(request: dict, era: str) -> dict | None:
+def answer(request: Json, era: str) -> Json | None:
     method, params, id = request["method"], request.get("params", {}), request["id"]
     if method == "initialize" and era != "modern":
         SAID["client_capabilities"] = params["capabilities"]
@@ -170,7 +173,7 @@ def answer(request: dict, era: str) -> dict | None:
     raise Refused(-32601, f"Method not found: {method}")
 
 
-def serve(request: dict, era: str) -> None:
+def serve(request: Json, era: str) -> None:
     try:
         result = answer(request, era)
         if result is not None and request["id"] not in CANCELLED:
@@ -180,7 +183,7 @@ def serve(request: dict, era: str) -> None:
         send({"jsonrpc": "2.0", "id": request["id"], "error": body})
 
 
-def take(message: dict, era: str) -> None:
+def take(message: Json, era: str) -> None:
     if "method" not in message:
         with ANSWERED:
             ANSWERS[message["id"]] = message.get("result") or {"error": message.get("error")}
@@ -209,6 +212,8 @@ def begin(fault: str | None) -> None:
     if fault == "family":
         child = subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL)
         SAID["child"] = child.pid
+    if fault == "greedy":
+        time.sleep(60)
     if fault == "junk":
         sys.stdout.write('starting up\n{"half": \n\n[1, 2]\n\xff\n')
 

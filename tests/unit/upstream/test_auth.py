@@ -1,0 +1,79 @@
+"""Static credentials and forwarded fields."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from mcpgw.model.ports import UpstreamError
+from mcpgw.upstream import auth
+from tests.doubles import PlainSecrets, context, server, snapshot
+
+SECRETS = PlainSecrets({"env:TOKEN": "t0p", "file:/pw": "user:pa:ss\n", "env:BAD": "a\r\nb: c"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "secret", "field"),
+    [
+        ("api-key", "env:TOKEN", ("x-api-key", "t0p")),
+        ("bearer", "env:TOKEN", ("authorization", "Bearer t0p")),
+        ("token", "env:TOKEN", ("authorization", "token t0p")),
+        ("bearer", "literal", ("authorization", "Bearer literal")),
+        (
+            "basic",
+            "file:/pw",
+            ("authorization", "Basic " + base64.b64encode(b"user:pa:ss").decode()),
+        ),
+    ],
+)
+def test_each_kind_of_credential(kind: str, secret: str, field: tuple[str, str]) -> None:
+    one = server("s", auth=kind, secret=secret)
+
+    assert auth.headers(one, SECRETS) == [field]
+
+
+def test_headers_may_be_references_and_auth_wins() -> None:
+    one = server(
+        "s",
+        auth="bearer",
+        secret="env:TOKEN",
+        headers={"X-Team": "blue", "X-Key": "env:TOKEN", "Authorization": "Basic old"},
+    )
+
+    assert auth.headers(one, SECRETS) == [
+        ("x-team", "blue"),
+        ("x-key", "t0p"),
+        ("authorization", "Bearer t0p"),
+    ]
+
+
+def test_a_missing_secret_names_only_its_reference() -> None:
+    with pytest.raises(UpstreamError) as caught:
+        auth.headers(server("s", headers={"x-key": "env:NONE"}), SECRETS)
+
+    assert caught.value.stage == "auth"
+    assert "env:NONE" in caught.value.message
+
+
+def test_a_secret_with_line_ends_is_refused_and_not_shown() -> None:
+    with pytest.raises(UpstreamError) as caught:
+        auth.headers(server("s", auth="bearer", secret="env:BAD"), SECRETS)
+
+    assert "b: c" not in caught.value.message
+
+
+def test_only_listed_headers_are_forwarded_and_never_a_credential() -> None:
+    one = server("s", forward_headers=("X-Tenant", "Authorization", "x-api-key", "Mcp-Name"))
+    ctx = context(
+        snapshot(one),
+        headers={
+            "x-tenant": "a",
+            "x-other": "b",
+            "authorization": "Bearer mcpgw_key",
+            "x-api-key": "mcpgw_key",
+            "mcp-name": "n",
+        },
+    )
+
+    assert auth.forwarded(one, ctx) == [("x-tenant", "a")]
