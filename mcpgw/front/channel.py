@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import anyio
 import anyio.abc
 from anyio import CancelScope
 from msgspec import Raw
@@ -58,6 +59,8 @@ class Channel:
         self._send = send
         self._calls: dict[int | str, CancelScope] = {}
         self._endless: set[CancelScope] = set()
+        self._running = 0
+        self._idle = anyio.Event()
 
     async def send(self, message: bytes) -> None:
         await self._send(message)
@@ -79,6 +82,12 @@ class Channel:
         if self.session is not None and self.session.feed is not None:
             self.session.feed.close()
 
+    async def idle(self) -> None:
+        """Returns when no request waits for its answer."""
+        while self._running:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
     async def take(self, body: bytes, base: Base) -> None:
         """One message, or a batch; returns when it is answered. Never raises for what came in."""
         try:
@@ -92,9 +101,15 @@ class Channel:
     async def hear(self, message: wire.Message, base: Base) -> None:
         """One parsed message; returns when it is answered."""
         if isinstance(message, wire.Request):
-            answered = await self._answer(message, base)
-            if answered is not None:
-                await self.send(answered)
+            self._running += 1
+            try:
+                answered = await self._answer(message, base)
+                if answered is not None:
+                    await self.send(answered)
+            finally:
+                self._running -= 1
+                if not self._running:
+                    self._idle.set()
         elif isinstance(message, wire.Response):
             if self.session is not None:
                 self.session.answered(message)

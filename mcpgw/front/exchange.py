@@ -146,6 +146,8 @@ class Exchange:
     def gone(self) -> None:
         """The client hung up."""
         self.lost = True
+        if (cycle := self.scope.get(CYCLE)) is not None:
+            cycle.disconnected = True  # uvicorn tells it to the newest request alone
         if self.on_gone is not None:
             self.on_gone()
         if self._closed is not None:

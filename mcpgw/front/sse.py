@@ -6,8 +6,10 @@ The stream is the session: when it ends, so does everything that was called over
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 from urllib.parse import parse_qsl
 
+import anyio
 import anyio.abc
 
 from mcpgw.core import wire
@@ -20,7 +22,8 @@ from mcpgw.front.sessions import Sessions
 from mcpgw.model.calls import RpcError
 from mcpgw.model.ports import Handler
 
-MESSAGES = "/messages"
+MESSAGES: Final = "/messages"
+DRAIN: Final = 5.0  # seconds that calls may take once the gateway ends a stream
 
 
 class Sse:
@@ -54,6 +57,11 @@ class Sse:
             where = f"{MESSAGES}?session_id={channel.id}"
             await exchange.write(encode(where.encode(), event="endpoint"))
             await exchange.held()
+            if not exchange.lost:
+                # The gateway ends the stream: what is under way may still come to its end.
+                channel.end_endless()
+                with anyio.move_on_after(DRAIN):
+                    await channel.idle()
         finally:
             channel.on_close = None
             self._sessions.end(channel)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import queue
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager
@@ -189,6 +190,8 @@ def _own_descriptors() -> Generator[tuple[int, int]]:
     try:
         yield stdin, stdout
     finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()  # what was printed meanwhile is not for the client either
         os.dup2(stdin, 0)
         os.dup2(stdout, 1)
         os.close(stdin)

@@ -160,8 +160,11 @@ class Peer:
 class Front:
     """A running front."""
 
-    def __init__(self, app: App, config: FixedConfig, address: str | int) -> None:
+    def __init__(
+        self, app: App, config: FixedConfig, address: str | int, connections: set[Any]
+    ) -> None:
         self.app = app
+        self.connections = connections
         self.config = config
         self.address = address
         self._peers: list[anyio.abc.SocketStream] = []
@@ -243,7 +246,7 @@ async def front(
             await tasks.start(_run, app)
             tasks.start_soon(uv.serve, [listener])
             await uv.up.wait()
-            made = Front(app, config, address)
+            made = Front(app, config, address, uv.server_state.connections)
             try:
                 yield made
             finally:

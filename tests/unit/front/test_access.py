@@ -321,3 +321,34 @@ async def test_hanging_up_in_the_body_is_nobodys_fault(caplog: pytest.LogCapture
         assert (await quick.ask("POST", "/mcp", BODY, mirrored(BODY))).status == 200
     assert len(handler.calls) == 1
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_client_that_does_not_read_is_dropped() -> None:
+    big = Done(obj(tools=["x" * 30_000_000]))
+    async with front(ScriptedHandler({"tools/list": big}), http=Quick) as here:
+        peer = await here.peer()
+        await peer.send("POST", "/mcp", BODY, mirrored(BODY))
+        await peer.head()
+        with anyio.fail_after(5):
+            while here.connections:  # noqa: ASYNC110 - uvicorn's set tells nobody
+                await anyio.sleep(0.02)
+        other = await here.peer()
+        assert (await other.ask("GET", "/livez")).status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_heads_and_old_clients_are_answered(method: str) -> None:
+    async with front(listing()) as here:
+        peer = await here.peer(None)
+        await peer.stream.send(f"{method} /livez HTTP/1.0\r\n\r\n".encode())
+        status, headers = await peer.head()
+        assert (status, headers["connection"]) == (200, "close")
+        assert await peer.closed()
+
+
+async def test_what_is_no_http_is_refused() -> None:
+    async with front(listing()) as here:
+        peer = await here.peer()
+        await peer.stream.send(b"\x16\x03\x01 hello\r\n\r\n")
+        assert (await peer.head())[0] == 400
+        assert await peer.closed()

@@ -95,6 +95,19 @@ async def test_the_end_of_the_stream_is_the_end_of_the_session() -> None:
         assert (await posts.ask("POST", where, request("ping"))).status == 404
 
 
+async def test_draining_lets_calls_finish() -> None:
+    gate = Gate()
+    handler = scripted(tools_call=gate.then(text_result("done")))
+    async with front(handler) as here:
+        stream, posts, where = await opened(here)
+        await posts.ask("POST", where, request("tools/call", CALL, id=1))
+        await handler.reached("tools/call")
+        await here.app.drain()
+        gate.open()
+        assert (await stream.message())["id"] == 1
+        assert await stream.event() is None
+
+
 async def test_only_the_same_key_may_post() -> None:
     async with front(scripted()) as here:
         _, posts, where = await opened(here)
