@@ -42,11 +42,12 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_answered",
         "_bodiless",
+        "_deadline",
         "_done",
         "_drained",
         "_eof",
         "_error",
-        "_fd",
+        "_fires",
         "_future",
         "_headers",
         "_keep",
@@ -58,6 +59,8 @@ class Connection(asyncio.Protocol):
         "_response",
         "_sent",
         "_surplus",
+        "_timeout",
+        "_timer",
         "_transport",
         "_until_eof",
         "_writing_paused",
@@ -71,6 +74,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._poll: select.poll | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._fires = self._deadline = self._timeout = 0.0
         self.closed = False
         self.idle_since = 0.0
         self._writing_paused = False
@@ -103,7 +108,9 @@ class Connection(asyncio.Protocol):
             raise HttpError("send", "the connection was closed before the request")
         self._begin(method)
         self._future = future = self._loop.create_future()
-        timer = self._loop.call_at(deadline, self._expire, future, timeout)
+        self._deadline, self._timeout = deadline, timeout
+        if self._timer is None or deadline < self._fires:
+            self._wind(deadline)
         try:
             if len(body) <= WRITE_SLICE:
                 self._sent = True
@@ -116,8 +123,6 @@ class Connection(asyncio.Protocol):
             if self._future is future:
                 self.abort()
             raise
-        finally:
-            timer.cancel()
 
     async def _send(
         self,
@@ -176,10 +181,23 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def _expire(self, future: asyncio.Future[Response], timeout: float) -> None:
-        if not future.done():
-            stage: Stage = "send" if self._unwritten() else "read"
-            self._fail(HttpError(stage, f"no answer within {timeout:g} s", sent=self._sent))
+    def _wind(self, deadline: float) -> None:
+        """Set the clock. It is left running between exchanges: 2 us less for each of them."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._fires = deadline
+        self._timer = self._loop.call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self._future is None or self._future.done():
+            return
+        if self._loop.time() < self._deadline:  # the clock was set for an earlier exchange
+            self._wind(self._deadline)
+            return
+        stage: Stage = "send" if self._unwritten() else "read"
+        message = f"no answer within {self._timeout:g} s"
+        self._fail(HttpError(stage, message, sent=self._sent))
 
     def _unwritten(self) -> bool:
         return self._transport is not None and self._transport.get_write_buffer_size() > 0
@@ -265,7 +283,9 @@ class Connection(asyncio.Protocol):
         elif self._future is not None:
             self._settle(HttpError(self._stage(exc), _gone(exc), sent=self._sent))
         self._wake_writer()
-        self._transport = self._parser = self._poll = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._transport = self._parser = self._poll = self._timer = None
         self._owner.lost(self)
 
     def _stage(self, exc: Exception | None) -> Stage:
@@ -288,8 +308,6 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name, value))
-        if len(self._headers) > MAX_HEADERS:
-            raise HttpError("read", "the response has too many headers", sent=True)
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -301,8 +319,12 @@ class Connection(asyncio.Protocol):
                 raise HttpError("read", "the server switched protocols unasked", sent=True)
             self._headers = []
             return
-        headers = _decoded(self._headers)
-        self._headers = []
+        raw, self._headers = self._headers, []
+        if len(raw) > MAX_HEADERS:
+            raise HttpError("read", "the response has too many headers", sent=True)
+        if self._noise > MAX_HEAD and sum(len(name) + len(value) for name, value in raw) > MAX_HEAD:
+            raise HttpError("read", "the response's headers are too large", sent=True)
+        headers = _decoded(raw)
         coding = headers.get("transfer-encoding")
         if coding is not None and coding.lower() != "chunked":
             raise HttpError("read", "unknown transfer-encoding", sent=True)
@@ -340,9 +362,7 @@ def _gone(exc: Exception | None) -> str:
 
 def _decoded(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
     headers: dict[str, str] = {}
-    size = 0
     for name, value in raw:
-        size += len(name) + len(value)
         key = _names.get(name)
         if key is None:
             key = name.decode("latin-1").lower()
@@ -350,6 +370,4 @@ def _decoded(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
                 _names[name] = key
         text = value.decode("latin-1").strip()
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
-    if size > MAX_HEAD:
-        raise HttpError("read", "the response's headers are too large", sent=True)
     return headers
