@@ -305,15 +305,16 @@ async def test_a_cancelled_call_closes_its_stream(streamed: bool) -> None:
         gone.set()
 
     app = one(script)
-    async with linked(app) as link, anyio.create_task_group() as tasks:
-        caller = Recorder()
-        tasks.start_soon(link.handle, calling("tool"), caller)
-        await app.reached("tools/call")
-        if streamed:
-            await caller.noted(1)
-        tasks.cancel_scope.cancel()
-    with anyio.fail_after(PATIENCE):
-        await gone.wait()
+    async with linked(app) as link:
+        async with anyio.create_task_group() as tasks:
+            caller = Recorder()
+            tasks.start_soon(link.handle, calling("tool"), caller)
+            await app.reached("tools/call")
+            if streamed:
+                await caller.noted(1)
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(PATIENCE):
+            await gone.wait()
 
 
 @pytest.mark.parametrize("streamed", [False, True])
