@@ -246,7 +246,8 @@ async def run(answering: Answering, path: str) -> None:
             timeout_graceful_shutdown=0,
         )
     )
-    with socket.socket() as listener:
+    # asyncio switches Nagle's algorithm off only where the protocol is named.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         serving = asyncio.create_task(server.serve([listener]))

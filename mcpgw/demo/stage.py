@@ -43,6 +43,11 @@ class Kind(Struct, frozen=True):
     def label(self) -> str:
         return f"{self.transport} {self.revision}"
 
+    @property
+    def short(self) -> tuple[str, str]:
+        """Both in words that fit a narrow column."""
+        return self.transport.removeprefix("streamable-"), self.revision
+
 
 SERVERS = (
     Kind("stdio", "2025-11-25", "stdio-2025"),
@@ -86,12 +91,13 @@ def _register(store: Path, urls: dict[str, str]) -> str:
     """Fill the store; the key's secret."""
     with Store.open(store) as opened:
         for kind in SERVERS:
-            registry.add_server(opened, _draft(kind, urls.get(kind.name)))
+            registry.add_server(opened, draft(kind, urls.get(kind.name)))
         names = [kind.name for kind in SERVERS]
         return keys.create_key(opened, KEY, grants=names, now=time.time())[1]
 
 
-def _draft(kind: Kind, url: str | None) -> registry.ServerDraft:
+def draft(kind: Kind, url: str | None) -> registry.ServerDraft:
+    """How a server of the demo is registered; the stdio ones have no URL."""
     about = f"Demo: {kind.label}"
     if url is not None:
         return registry.ServerDraft(name=kind.name, transport="auto", url=url, description=about)

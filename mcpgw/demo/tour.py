@@ -54,8 +54,8 @@ class Check(Struct, frozen=True):
 def run(*, keep: bool, json: bool, out: TextIO, err: TextIO) -> int:
     """Take the tour; the exit status: 0 when every check held, 5 when one did not.
 
-    keep: leave everything running until SIGINT or SIGTERM. Raises GatewayError when something
-    does not start, KeyboardInterrupt when a signal ends the tour early.
+    keep: leave everything running until SIGINT or SIGTERM. Raises a group with a GatewayError when
+    something does not start, KeyboardInterrupt when a signal ends the tour early.
     """
     checks: list[Check] = []
     show = _Show(out, err, keep=keep, json=json)
@@ -172,16 +172,19 @@ class _Show:
                 print(f"{check.client} -> {check.server}: {check.trouble}", file=self._err)
 
     def _table(self, checks: Sequence[Check]) -> None:
-        from rich.console import Console  # noqa: PLC0415 - not needed for --json
+        from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - not needed for --json
+        from rich.console import Console  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
 
-        table = Table("client / server", title="One tool call each, in ms")
+        title = "One tool call each, in ms (http: Streamable HTTP)"
+        table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), title_justify="left")
+        table.add_column("client \\ server", no_wrap=True)
         for server in SERVERS:
-            table.add_column(server.label.replace(" ", "\n"), justify="right")
+            table.add_column("\n".join(server.short), justify="right")
         for kind in CLIENTS:
             row = [check for check in checks if check.client == kind.label]
             cells = (f"{c.ms:.1f}" if c.ok else "[red]failed[/red]" for c in row)
-            table.add_row(kind.label, *cells)
+            table.add_row(" ".join(kind.short), *cells)
         Console(file=self._out).print(table)
         held = sum(check.ok for check in checks)
         print(f"{held} of {len(checks)} calls held.", file=self._out, flush=True)
