@@ -36,6 +36,7 @@ from mcpgw.model.ports import Config, Handler, Seal
 BODY_LIMIT: Final = 4 * 1024 * 1024  # bytes of one request
 QUIET: Final = 15.0  # seconds of silence before a comment keeps a stream alive
 BEAT: Final = 1.0  # seconds between looks at streams and sessions
+MAX_ENDPOINTS: Final = 4096  # addresses whose verdict is remembered, for one snapshot
 WATCH_AFTER: Final = 0.05  # seconds a call runs before its client is watched by a task
 
 _HEALTH: Final = ("/livez", "/readyz")
@@ -87,6 +88,7 @@ class App:
         self._legacy = Streamable(handler, self.sessions)
         self._sse = Sse(handler, self.sessions)
         self._live: set[Exchange] = set()
+        self._endpoints: tuple[Snapshot | None, dict[tuple[str, str], Endpoint | None]] = (None, {})
         self._tasks: anyio.abc.TaskGroup | None = None
         self._ready = False
 
@@ -191,13 +193,29 @@ class App:
             case ["sse"]:
                 await self._open_sse(exchange, principal, snapshot, EVERYTHING)
             case ["mcp", name] | [name, "mcp"]:
-                endpoint = _endpoint(snapshot, principal, name)
+                endpoint = self._endpoint(snapshot, principal, name)
                 await self._mcp(exchange, principal, snapshot, endpoint, inside=inside)
             case ["mcp", name, "sse"]:
-                endpoint = _endpoint(snapshot, principal, name)
+                endpoint = self._endpoint(snapshot, principal, name)
                 await self._open_sse(exchange, principal, snapshot, endpoint)
             case _:
                 raise _nothing_here()
+
+    def _endpoint(self, snapshot: Snapshot, principal: Principal, name: str) -> Endpoint:
+        """One server under its native names. Denied looks like absent: both raise Refused (404)."""
+        seen, endpoints = self._endpoints
+        if seen is not snapshot or len(endpoints) >= MAX_ENDPOINTS:
+            endpoints = {}
+            self._endpoints = (snapshot, endpoints)
+        key = (principal.id, snapshot.names.get(name.lower(), ""))
+        if key not in endpoints:
+            server = snapshot.servers.get(key[1])
+            usable = server is not None and Access(principal, server).usable
+            endpoints[key] = Endpoint(frozenset({key[1]}), native=True) if usable else None
+        endpoint = endpoints[key]
+        if endpoint is None:
+            raise _nothing_here()
+        return endpoint
 
     async def _health(self, exchange: Exchange) -> None:
         if exchange.path == "/livez" or self._ready:
@@ -382,14 +400,6 @@ def accepted(accept: str | None, *, default: bool = False) -> tuple[bool, bool]:
         elif kind in ("text/event-stream", "text/*"):
             as_stream = True
     return as_json, as_stream
-
-
-def _endpoint(snapshot: Snapshot, principal: Principal, name: str) -> Endpoint:
-    """One server under its native names. Denied looks like absent: both raise Refused (404)."""
-    server = snapshot.servers.get(snapshot.names.get(name.lower(), ""))
-    if server is None or not Access(principal, server).usable:
-        raise _nothing_here()
-    return Endpoint(frozenset({server.id}), native=True)
 
 
 def _nothing_here() -> Refused:
