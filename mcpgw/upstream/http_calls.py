@@ -33,6 +33,7 @@ QUIET: Final = 600.0  # seconds a listening stream may be silent before it count
 MAX_REFUSAL: Final = 256 * 1024  # bytes that are read of a body that comes with an error status
 REFUSAL_TIME: Final = 5.0  # seconds for the same
 BACKOFF: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before a lost stream is opened again
+STEADY: Final = 5.0  # seconds after which a stream that ends did not just fail to open
 
 IDEMPOTENT: Final = frozenset(
     {

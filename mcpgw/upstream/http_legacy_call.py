@@ -166,7 +166,8 @@ class Talk:
                     return message
                 last_id, failures = events.last_id or last_id, 0
                 await self._hang_up()
-                why, retry = events.why, events.retry
+                why = events.why
+                retry = retry if events.retry is None else events.retry
             failures += 1
             if not last_id or failures > RESUMES:
                 raise lost(self._peer.server, why)

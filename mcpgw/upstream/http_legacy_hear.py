@@ -37,6 +37,7 @@ from mcpgw.upstream.http_calls import (
     BACKOFF,
     EVENTS,
     QUIET,
+    STEADY,
     Events,
     Patience,
     Peer,
@@ -55,6 +56,7 @@ from mcpgw.upstream.http_legacy_call import (
 )
 
 INBOX: Final = 256  # notes one slow reader may fall behind
+LONGEST_RETRY: Final = 300.0  # seconds; a server may ask for any time before it is asked again
 
 _LISTS: Final[tuple[Literal["tools", "prompts", "resources"], ...]] = (
     "tools",
@@ -246,7 +248,7 @@ class Hearing:
         self._scope: anyio.CancelScope | None = None
         self._last_id = ""
         self._retry: int | None = None
-        self._opened = False  # by the attempt under way
+        self._opened = False  # the attempt under way brought something
         self._lost = False  # there was a stream before, in this session
 
     async def run(self, tasks: anyio.abc.TaskGroup) -> None:
@@ -261,8 +263,8 @@ class Hearing:
                     await anyio.sleep_forever()  # until there is another session
                 failures = 0 if self._opened else failures + 1
                 pause = BACKOFF[min(failures, len(BACKOFF) - 1)]
-                if self._opened and self._retry is not None:
-                    pause = max(LEAST_RETRY, self._retry / 1000)
+                if self._retry is not None and not failures:
+                    pause = min(max(LEAST_RETRY, self._retry / 1000), LONGEST_RETRY)
                 await anyio.sleep(pause)
 
     def renewed(
@@ -298,18 +300,20 @@ class Hearing:
         return response.status in PASSING
 
     async def _read(self, session: Session, events: Events) -> None:
-        self._opened = True
+        began = anyio.current_time()
         if self._lost and not self._last_id:
             self._board.missed(session.info)
         self._lost = True
         try:
             while (event := await events.quiet(QUIET)) is not None:
+                self._opened = True
                 self._last_id = events.last_id or self._last_id
                 if is_message(event):
                     await self._act(event.data)
         finally:
+            self._opened = self._opened or anyio.current_time() - began > STEADY
             self._last_id = events.last_id or self._last_id
-            self._retry = events.retry
+            self._retry = self._retry if events.retry is None else events.retry
             await events.close()
 
     async def _act(self, data: bytes) -> None:

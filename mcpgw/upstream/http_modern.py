@@ -50,6 +50,7 @@ from mcpgw.upstream.http_calls import (
     IDEMPOTENT,
     JSON,
     QUIET,
+    STEADY,
     Events,
     Fields,
     Patience,
@@ -260,6 +261,7 @@ class HttpModernLink:
         failures = 0
         while True:
             ears.open = False
+            began = anyio.current_time()
             body = wire.request(next(self._ids), LISTEN, params)
             try:
                 fields = self._head(LISTEN, self._peer.fields())
@@ -272,7 +274,8 @@ class HttpModernLink:
                     return
             except UpstreamError as error:
                 why = error.message
-            failures = 0 if ears.open else failures + 1
+            steady = ears.open and anyio.current_time() - began > STEADY
+            failures = 0 if steady else failures + 1
             ears.missed = True
             _log.info("server %s stopped telling list changes: %s", self._server.name, why)
             await anyio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])

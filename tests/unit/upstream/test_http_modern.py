@@ -317,6 +317,30 @@ async def test_a_cancelled_call_closes_its_stream(streamed: bool) -> None:
             await gone.wait()
 
 
+async def test_a_call_that_is_cancelled_while_its_caller_is_slow_closes_its_stream() -> None:
+    gone = anyio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.stream()
+        await exchange.note("notifications/other")
+        await exchange.gone()
+        gone.set()
+
+    class Stuck(Recorder):
+        async def tell(self, note: Note) -> None:
+            await super().tell(note)
+            await anyio.sleep_forever()
+
+    async with linked(one(script)) as link:
+        async with anyio.create_task_group() as tasks:
+            caller = Stuck()
+            tasks.start_soon(link.handle, calling("tool"), caller)
+            await caller.noted(1)
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(PATIENCE):
+            await gone.wait()
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_silence_ends_a_call_in_time(streamed: bool) -> None:
     async def script(exchange: Exchange) -> None:
@@ -514,12 +538,12 @@ async def test_a_lost_subscription_is_an_error() -> None:
 
 
 async def test_only_keep_alives_keep_a_subscription(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_modern, "QUIET", 0.2)
+    monkeypatch.setattr(http_modern, "QUIET", 0.5)
 
     async def script(exchange: Exchange) -> None:
         meta = await acknowledge(exchange)
-        for _ in range(10):
-            await anyio.sleep(0.05)
+        for _ in range(7):
+            await anyio.sleep(0.1)
             await exchange.write(b":\n\n")
         await exchange.note("notifications/tools/list_changed", _meta=meta)
         await exchange.gone()
