@@ -15,7 +15,7 @@ from mcpgw.core.eras import (
     METHOD_NOT_FOUND,
     UPSTREAM_FAILED,
 )
-from mcpgw.model.calls import Call, Context, Done, Reply, RpcError
+from mcpgw.model.calls import Call, Context, Done, ListChanged, Reply, RpcError
 from mcpgw.model.config import Endpoint, Principal, Target
 from mcpgw.model.ports import Caller, UpstreamError
 from tests.doubles import (
@@ -140,6 +140,15 @@ async def test_a_denied_call_never_reaches_the_server(principal: Principal) -> N
         assert not link.of("tools/call")
 
 
+async def test_a_key_without_any_tool_of_a_server_costs_it_nothing() -> None:
+    link = github()
+    async with running({"github": link}) as house:
+        ctx = context(BOTH, principal=key("ann", Target("id-github", "prompt")))
+        error = await refusal(house, call("tools/call", ctx, name="github__create_issue"))
+        assert error.message == "Unknown tool: github__create_issue"
+        assert not house.links.opened
+
+
 async def test_a_tool_that_appears_is_found_by_one_more_look() -> None:
     link = github()
     async with running({"github": link}) as house:
@@ -148,14 +157,8 @@ async def test_a_tool_that_appears_is_found_by_one_more_look() -> None:
         link.answers["tools/list"] = listing("tools", [tool("new")])
         await refusal(house, call("tools/call", ctx, name="github__new"))
         assert len(link.of("tools/list")) == 1  # not more than one look a second
-        house.gateway.heard("id-github", "owner", _tools_changed())
+        house.gateway.heard("id-github", "owner", ListChanged("tools"))
         await house.handle(call("tools/call", ctx, name="github__new"), Recorder())
-
-
-def _tools_changed() -> Any:
-    from mcpgw.model.calls import ListChanged
-
-    return ListChanged("tools")
 
 
 async def test_prompts_and_completions_are_renamed_too() -> None:

@@ -379,6 +379,24 @@ async def test_a_failed_server_comes_back_with_a_note(monkeypatch: pytest.Monkey
             tasks.cancel_scope.cancel()
 
 
+async def test_a_server_that_fails_later_is_taken_out_with_a_note() -> None:
+    async with running({"b": full_link(tools=["u"])}) as house:
+        ctx, client = context(snapshot(B)), Recorder()
+        assert names(await listed(house, ctx)) == ["b__u"]
+        async with anyio.create_task_group() as tasks:
+            wanted = {"toolsListChanged": True}
+            tasks.start_soon(
+                house.handle, call("subscriptions/listen", ctx, notifications=wanted), client
+            )
+            await client.noted(1)
+            house.links.links["b"] = DOWN
+            house.gateway.heard("id-b", "owner", ListChanged("tools"))
+            await client.noted(2)
+            assert names(await listed(house, ctx)) == []
+            assert (await client.noted(3))[2] == ListChanged("tools")
+            tasks.cancel_scope.cancel()
+
+
 # ---------------------------------------------------------------- what is kept
 
 
