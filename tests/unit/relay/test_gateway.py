@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 from msgspec import Raw
@@ -388,6 +389,17 @@ async def test_unlisted_resources_go_where_a_template_fits_and_else_where_they_a
         assert await uri_read(house, ctx, "secret:unlisted") == "secret:unlisted"
 
 
+async def test_a_slow_server_does_not_hold_up_a_resource_that_is_known() -> None:
+    one, two = reader("file:///a"), reader("x:2", "x:3")
+    async with running({"github": one, "docs": two}) as house:
+        ctx = context(BOTH)
+        await result(house, call("resources/list", ctx))
+        house.links.hold("docs")
+        house.gateway.heard("id-docs", "owner", ListChanged("resources"))
+        with anyio.fail_after(1.0):
+            assert await uri_read(house, ctx, "file:///a") == "file:///a"
+
+
 async def test_denied_and_absent_resources_look_the_same() -> None:
     principal = key("ann", Target("id-github", "resource", "file:///*"))
     one, two = reader("file:///a"), reader("x:2")
@@ -429,3 +441,9 @@ async def test_a_call_keeps_the_configuration_it_came_with() -> None:
         house.gateway.changed(BOTH, new)
         await refusal(house, call("tools/call", context(new), name="github__create_issue"))
         await house.handle(call("tools/call", old, name="github__create_issue"), Recorder())
+        # Also when the gateway was not told yet, each sees its own.
+        renamed = snapshot(msgspec.structs.replace(GITHUB, prefix="gh"), generation=3)
+        await house.handle(
+            call("tools/call", context(renamed), name="gh__create_issue"), Recorder()
+        )
+        await refusal(house, call("tools/call", context(renamed), name="github__create_issue"))
