@@ -328,6 +328,46 @@ async def test_a_parked_call_belongs_to_its_principal_and_params() -> None:
         assert isinstance(reply, Done)
 
 
+async def test_a_call_that_goes_on_cannot_be_gone_on_with_twice() -> None:
+    gate = anyio.Event()
+
+    async def handle(asked: Call, caller: Caller) -> Reply:
+        await caller.ask(FORM)
+        answered.set()
+        await gate.wait()
+        return OK
+
+    answered = anyio.Event()
+    link = full_link(tools=["t"], answers={"tools/call": handle}, info=info(modern=False))
+    async with running({"a": link}) as house:
+        asked = tool_call(retrying())
+        again = retry(asked, (await needed(house, asked)).state, **{"ask-1": ACCEPT})
+        replies: list[Reply] = []
+
+        async def first() -> None:
+            replies.append(await house.handle(again, Recorder(AskMode.RETRY)))
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(first)
+                await answered.wait()
+                error = await error_of(house, again, Recorder(AskMode.RETRY))
+                assert "start the call again" in error.message
+                gate.set()
+        assert replies == [OK]
+
+
+async def test_parking_itself_looks_at_the_owner() -> None:
+    link, parking = legacy(FORM), Parking(PlainSeal())
+    async with anyio.create_task_group() as tasks:
+        parking.own(tasks)
+        await Owned(parking).begin(link, tool_call(retrying()))
+        eve = tool_call(retrying(principal=key("eve", Target("*"))))
+        with pytest.raises(RpcError, match="start the call again"):
+            await Owned(parking).resume(_park_of(parking), eve, Recorder())
+        tasks.cancel_scope.cancel()
+
+
 async def test_answers_for_a_legacy_server_never_start_a_call() -> None:
     link = legacy()
     async with running({"a": link}) as house:
