@@ -137,7 +137,7 @@ class Exchange:
         headers = self.headers
         for raw_name, raw_value in scope["headers"]:
             name = _NAMES.get(raw_name) or raw_name.decode("latin-1").lower()
-            value = raw_value.decode("latin-1")
+            value = raw_value.decode("latin-1").strip(" \t")  # RFC 9110: not part of the value
             if name in headers:
                 self.twice += (name,)
                 value = f"{headers[name]}, {value}"

@@ -77,6 +77,7 @@ async def test_a_call_comes_back_as_json() -> None:
         ({"content-type": "text/plain"}, 415, -32600),
         ({"content-type": None}, 415, -32600),
         ({"accept": "text/html"}, 406, -32600),
+        ({"mcp-name": " github__echo \t", "mcp-method": "\ttools/call  "}, 200, None),
         ({"mcp-name": "=?base64?Z2l0aHViX19lY2hv?="}, 200, None),
         ({"accept": None}, 200, None),
         ({"accept": "*/*"}, 200, None),
