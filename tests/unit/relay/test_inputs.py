@@ -268,6 +268,16 @@ async def test_a_state_belongs_to_its_principal_method_and_params() -> None:
         assert isinstance(reply, Done)
 
 
+async def test_a_state_does_not_outlive_its_server() -> None:
+    again = snapshot(server("a", id="another"), generation=2)
+    async with running({"a": modern(FORM)}) as house:
+        asked = tool_call(retrying())
+        state = (await needed(house, asked)).state
+        new = tool_call(context(again, capabilities=CAN))
+        error = await error_of(house, retry(new, state, k0=ACCEPT), Recorder(AskMode.RETRY))
+        assert "start the call again" in error.message
+
+
 async def test_answers_without_a_state_go_to_a_server_that_gave_none() -> None:
     async with running({"a": modern(FORM, state=None)}) as house:
         asked = tool_call(retrying())
