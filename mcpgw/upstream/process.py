@@ -127,9 +127,12 @@ class Child(asyncio.SubprocessProtocol):
             raise UpstreamError("start", "has no command", permanent=True)
         shown = self._redact(command[0])
         try:
-            transport, _ = await self._loop.subprocess_exec(
-                lambda: self, *command, env=dict(env), cwd=cwd, start_new_session=True
-            )
+            # Shielded, and short: half a start cannot be undone without losing a pipe or a child.
+            with anyio.CancelScope(shield=True):
+                transport, _ = await self._loop.subprocess_exec(
+                    lambda: self, *command, env=dict(env), cwd=cwd, start_new_session=True
+                )
+                self._attached(transport)
         except FileNotFoundError as error:
             if cwd is not None and not os.path.isdir(cwd):  # noqa: ASYNC240 - one look
                 raise UpstreamError("start", f"has no directory {cwd} to run in") from error
@@ -139,6 +142,8 @@ class Child(asyncio.SubprocessProtocol):
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise UpstreamError("start", f"cannot run {shown}: {why or error}") from error
+
+    def _attached(self, transport: asyncio.SubprocessTransport) -> None:
         self._transport = transport
         self.pid = transport.get_pid()
         self._stdin = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
