@@ -179,13 +179,17 @@ class Patience:
     def late(self) -> RpcError:
         name = self._server.name
         data = wire.dump({"server": name, "stage": "read"})
-        return RpcError(TIMED_OUT, f'server "{name}" did not answer in time', data)
+        over = self._deadline is not None and self._loop.time() >= self._deadline
+        within = "before the call's deadline" if over else f"within {self._idle:g} s"
+        return RpcError(TIMED_OUT, f'server "{name}" did not answer {within}', data)
 
     def reason(self, error: HttpError) -> RpcError | UpstreamError:
         """Why an exchange failed: too late, or what the client says."""
         if self.until is not None and self._loop.time() >= self.until:
             return self.late()
-        return UpstreamError(error.stage, f"cannot be used: {error.message}")
+        reached = error.stage in ("send", "read")
+        what = "went away before it answered" if reached else "cannot be reached"
+        return UpstreamError(error.stage, f"{what}: {error.message}")
 
     async def aside(self, work: Awaitable[None]) -> None:
         """Await what the server has no part in: the time that takes does not count."""

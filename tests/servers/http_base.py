@@ -96,10 +96,14 @@ class Exchange:
             await self.json(message, status)
 
     async def stream(self, headers: Mapping[str, str] | None = None) -> None:
-        fields = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
-        fields.append((b"content-type", b"text/event-stream"))
-        await self._send({"type": "http.response.start", "status": 200, "headers": fields})
+        await self.start("text/event-stream", headers)
         self.streaming = True
+
+    async def start(self, kind: str, headers: Mapping[str, str] | None = None) -> None:
+        """The head of a body that `write` and `end` make."""
+        fields = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+        fields.append((b"content-type", kind.encode()))
+        await self._send({"type": "http.response.start", "status": 200, "headers": fields})
 
     async def event(
         self, content: Any = None, *, id: str | None = None, retry: int | None = None

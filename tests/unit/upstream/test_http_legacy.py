@@ -580,6 +580,34 @@ async def test_a_question_the_server_takes_back_is_dropped() -> None:
     assert app.answers == {}
 
 
+async def test_an_answer_ends_the_questions_that_are_open() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.stream()
+        await exchange.event(
+            {"jsonrpc": "2.0", "id": 1, "method": "elicitation/create", "params": ELICIT}
+        )
+        await asked.wait()
+        await exchange.result(content=[])
+
+    asked, dropped = anyio.Event(), anyio.Event()
+
+    async def wait(ask: Ask) -> Raw:
+        asked.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            dropped.set()
+        return Raw(b"{}")
+
+    app = one(script)
+    async with ran(app, capabilities=CAN) as up:
+        with anyio.fail_after(PATIENCE):
+            caller = Recorder(AskMode.LIVE, {"elicitation/create": wait})
+            assert await up.link.handle(calling("tool"), caller) == Done(obj(content=[]))
+    assert dropped.is_set()
+    assert app.answers == {}
+
+
 async def test_an_answer_the_server_refuses_ends_the_call() -> None:
     app = one(asks("elicitation/create", **ELICIT))
 

@@ -282,15 +282,22 @@ async def test_a_stream_that_ends_without_an_answer_is_an_error_and_not_run_agai
         await exchange.note("notifications/other")
         raise Dropped
 
+    async def half(exchange: Exchange) -> None:
+        await exchange.start("application/json")
+        await exchange.write(b'{"jsonrpc":"2.0",')
+        raise Dropped
+
     app = ModernServer(ends=ends, breaks=breaks)
+    # And a whole answer that is cut off in its middle.
+    app.scripts["half"] = half
     async with linked(app) as link:
-        for name in ("ends", "breaks"):
+        for name in ("ends", "breaks", "half"):
             error = await failing(link, calling(name))
             assert error.code == -32000
             assert error.data is not None
             assert plain(error.data) == {"server": "up", "stage": "read"}
             assert "went away before it answered" in error.message
-    assert len(app.seen) == 2
+    assert len(app.seen) == 3
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -352,6 +359,7 @@ async def test_silence_ends_a_call_in_time(streamed: bool) -> None:
     async with linked(one(script), timeout=0.05) as link:
         error = await failing(link, calling("tool"))
     assert error.code == -32001
+    assert error.message == 'server "up" did not answer within 0.05 s'
     assert error.data is not None
     assert plain(error.data) == {"server": "up", "stage": "read"}
 
@@ -371,7 +379,9 @@ async def test_progress_keeps_a_call_alive_but_not_beyond_its_deadline() -> None
         late = calling(
             "tool", wants_progress=True, deadline=asyncio.get_running_loop().time() + 0.2
         )
-        assert (await failing(link, late)).code == -32001
+        error = await failing(link, late)
+    assert error.code == -32001
+    assert "deadline" in error.message
 
 
 async def test_the_time_of_a_slow_caller_is_not_the_servers() -> None:
@@ -472,6 +482,7 @@ async def test_a_server_that_is_not_there() -> None:
     assert error.code == -32000
     assert error.data is not None
     assert plain(error.data)["stage"] == "connect"
+    assert error.message.startswith('server "up" cannot be reached: ')
 
 
 async def test_an_event_beyond_the_bound_ends_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
