@@ -76,6 +76,7 @@ def level(name: str, grants: tuple[Target, ...] | None, *denies: Target) -> Leve
 def test_decisions(principal: Principal, kind: Kind, native: str, allowed: bool) -> None:
     decision = decide(principal, GITHUB, kind, native)
     assert decision.allowed is allowed
+    assert Access(principal, GITHUB).allows(kind, native) is allowed
     assert decision.reason
     assert decision.rule
 
@@ -91,13 +92,25 @@ def test_a_principal_without_levels_may_use_nothing() -> None:
     assert not Access(principal, GITHUB).usable
 
 
-def test_the_servers_own_lists_concern_tools_only() -> None:
-    narrow = server("narrow", allow=("read_*",), deny=("read_secret",))
-    assert decide(OWNER, narrow, "tool", "read_file").allowed
-    assert not decide(OWNER, narrow, "tool", "write_file").allowed
-    assert not decide(OWNER, narrow, "tool", "read_secret").allowed
-    assert decide(OWNER, narrow, "prompt", "write_file").allowed
-    assert not decide(OWNER, server("none", allow=()), "tool", "x").allowed
+@pytest.mark.parametrize(
+    ("one", "kind", "native", "allowed"),
+    [
+        (server("s", allow=("read_*",), deny=("read_secret",)), "tool", "read_file", True),
+        (server("s", allow=("read_*",), deny=("read_secret",)), "tool", "write_file", False),
+        (server("s", allow=("read_*",), deny=("read_secret",)), "tool", "read_secret", False),
+        (server("s", allow=("read_*",), deny=("read_secret",)), "prompt", "write_file", True),
+        (server("s", deny=("x*",)), "tool", "xy", False),
+        (server("s", deny=("x*",)), "resource", "xy", True),
+        (server("s", allow=()), "tool", "x", False),
+    ],
+)
+def test_the_servers_own_lists_concern_tools_only(
+    one: Server, kind: Kind, native: str, allowed: bool
+) -> None:
+    ladder = Ladder(OWNER)
+    assert Access(OWNER, GITHUB, ladder).allows(kind, native)  # shares nothing with the next
+    assert Access(OWNER, one, ladder).allows(kind, native) is allowed
+    assert decide(OWNER, one, kind, native).allowed is allowed
 
 
 def test_the_deciding_rule_is_named() -> None:
