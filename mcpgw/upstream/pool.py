@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Final, Literal
 
@@ -27,10 +27,9 @@ from mcpgw.core.handshake import routed
 from mcpgw.model.calls import NOTHING, Context, Note, RpcError
 from mcpgw.model.config import Server
 from mcpgw.model.ports import Heard, Lease, Link, LinkInfo, Secrets, UpstreamError
-from mcpgw.upstream import connect
+from mcpgw.upstream import connect, links
 from mcpgw.upstream.http1 import Client
 from mcpgw.upstream.site import Berth, LinkReport, Site, Slot
-from mcpgw.upstream.stdio import StdioLink
 
 __all__ = ["LinkReport", "Pool"]
 
@@ -270,17 +269,10 @@ class Pool:
             self._heard(server.id, berth.scope, note)
 
         if server.command or server.transport == "stdio":
-            era = site.era if site.era in ("modern", "legacy") else None
-            return StdioLink(
-                server,
-                secrets=self._secrets,
-                capabilities=capabilities,
-                heard=heard,
-                era=era,
-            )
+            return links.stdio(server, site.era, self._secrets, capabilities, heard)
         client = self._client(site)
         info = await self._probed(site, client)
-        return _http_link(site, client, self._secrets, capabilities, heard, info)
+        return links.http(server, site.era, client, self._secrets, capabilities, heard, info)
 
     def _client(self, site: Site) -> Client:
         """One client for all links of a server: they share its kept connections."""
@@ -336,6 +328,8 @@ class Pool:
             _log.warning("server %s %s", site.server.name, error.message)
             if slot.state == "connecting":
                 site.failed(error, asyncio.get_running_loop().time())
+                if error.stage == "handshake":
+                    site.era = None  # it may speak another one by now
         if not berth.slots:
             berth.fail(error or UpstreamError("connect", "was let go before it was ready"))
             _prune(berth)
@@ -423,34 +417,6 @@ class _Starting:
     def started(self, value: LinkInfo) -> None:
         self._late.cancel()
         self._pool.up(self._slot, value)
-
-
-def _http_link(
-    site: Site,
-    client: Client,
-    secrets: Secrets,
-    capabilities: Mapping[str, Raw],
-    heard: Callable[[Note], None],
-    info: LinkInfo | None,
-) -> Link:
-    # Imported where a server needs them, which keeps the start of the gateway short.
-    if site.era == "modern":
-        from mcpgw.upstream.http_modern import HttpModernLink  # noqa: PLC0415
-
-        return HttpModernLink(
-            site.server, client=client, secrets=secrets, heard=heard, discovered=info
-        )
-    if site.era == "sse":
-        from mcpgw.upstream.sse import SseLink  # noqa: PLC0415
-
-        return SseLink(
-            site.server, client=client, secrets=secrets, capabilities=capabilities, heard=heard
-        )
-    from mcpgw.upstream.http_legacy import HttpLegacyLink  # noqa: PLC0415
-
-    return HttpLegacyLink(
-        site.server, client=client, secrets=secrets, capabilities=capabilities, heard=heard
-    )
 
 
 async def _closed(site: Site) -> None:
