@@ -404,7 +404,7 @@ class ScriptedLinks:
         self.out = 0
         self.holds: dict[str, anyio.Event] = {}
 
-    def lease(self, server: Server, ctx: Context) -> _Lease:
+    def lease(self, server: Server, ctx: Context, *, listening: bool = False) -> _Lease:
         return _Lease(self, server, self.scope(server, ctx))
 
     def scope(self, server: Server, ctx: Context) -> str:

@@ -96,8 +96,13 @@ class Lease(Struct, frozen=True):
 class Links(Protocol):
     """Where the relay gets links from; upstream.pool implements it."""
 
-    def lease(self, server: Server, ctx: Context) -> AbstractAsyncContextManager[Lease]:
-        """A connected link for this caller. Entering raises UpstreamError when there is none."""
+    def lease(
+        self, server: Server, ctx: Context, *, listening: bool = False
+    ) -> AbstractAsyncContextManager[Lease]:
+        """A connected link for this caller. Entering raises UpstreamError when there is none.
+
+        listening: for `subscriptions/listen`, which lasts and therefore takes nobody's turn.
+        """
         ...
 
     def scope(self, server: Server, ctx: Context) -> str:

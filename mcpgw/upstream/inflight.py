@@ -194,8 +194,10 @@ class Inflight:
         digits = head[at + 5 : at + 25].lstrip().split(b",")[0].split(b"}")[0] if at >= 0 else b""
         if digits.strip().isdigit():
             self._settle(Raw(digits.strip()), error)
-        elif len(self._open) == 1:
-            next(iter(self._open.values())).settle(error)
+            return
+        calls = [entry for entry in self._open.values() if entry.call is not None]
+        if len(calls) == 1:
+            calls[0].settle(error)
 
     def lost(self, error: UpstreamError) -> None:
         """The server is gone: every call that is open ends with `error`."""

@@ -76,13 +76,13 @@ class Pool:
             self._sites.clear()
             self._retired.clear()
 
-    def lease(self, server: Server, ctx: Context) -> _Leasing:
+    def lease(self, server: Server, ctx: Context, *, listening: bool = False) -> _Leasing:
         """A connected link for this caller.
 
-        Entering raises UpstreamError when there is none, RpcError (LIMITED) when all are taken for
-        too long.
+        listening: for a subscription, which lasts and therefore takes nobody's turn. Entering
+        raises UpstreamError when there is none, RpcError (LIMITED) when all are taken for too long.
         """
-        return _Leasing(self, server, ctx)
+        return _Leasing(self, server, ctx, listening=listening)
 
     def scope(self, server: Server, ctx: Context) -> str:
         """Whose session a call of `ctx` would use."""
@@ -127,7 +127,25 @@ class Pool:
                 site.free()
             raise
 
+    async def join(self, site: Site, berth: Berth, ctx: Context) -> Slot:
+        """A link of `berth` for one subscription. Raises UpstreamError, RpcError (LIMITED)."""
+        slot = berth.any_up()
+        if slot is None:
+            slot = await self._link(site, berth, ctx)
+            slot.in_flight -= 1
+            slot.listening += 1
+            self._freed(slot)
+        else:
+            slot.listening += 1
+        return slot
+
+    def leave(self, slot: Slot) -> None:
+        """A subscription ended."""
+        slot.listening -= 1
+        self._freed(slot)
+
     def give_back(self, slot: Slot) -> None:
+        """A call ended."""
         site = slot.berth.site
         slot.in_flight -= 1
         self._freed(slot)
@@ -218,7 +236,7 @@ class Pool:
     def _freed(self, slot: Slot) -> None:
         slot.used = asyncio.get_running_loop().time()
         if slot.retired:
-            if not slot.in_flight:
+            if not slot.in_flight and not slot.listening:
                 slot.let_go()
         elif slot.berth.waiters:
             slot.berth.serve()
@@ -371,24 +389,25 @@ class Pool:
 class _Leasing:
     """The context manager of one lease; `lease` finds a warm link without waiting."""
 
-    __slots__ = ("_ctx", "_pool", "_server", "_slot")
+    __slots__ = ("_ctx", "_listening", "_pool", "_server", "_slot")
 
-    def __init__(self, pool: Pool, server: Server, ctx: Context) -> None:
+    def __init__(self, pool: Pool, server: Server, ctx: Context, *, listening: bool) -> None:
         self._pool = pool
         self._server = server
         self._ctx = ctx
+        self._listening = listening
         self._slot: Slot | None = None
 
     async def __aenter__(self) -> Lease:
         pool = self._pool
         site, berth = pool.find(self._server, self._ctx)
         slot = None
-        if site.limit is None and not berth.waiters:
-            slot = berth.pick()
-        if slot is None:
-            slot = await pool.take(site, berth, self._ctx)
-        else:
+        if self._listening:
+            slot = await pool.join(site, berth, self._ctx)
+        elif site.limit is None and not berth.waiters and (slot := berth.pick()) is not None:
             slot.in_flight += 1
+        else:
+            slot = await pool.take(site, berth, self._ctx)
         self._slot = slot
         lease = slot.lease
         assert lease is not None  # noqa: S101 - every link that is up has one
@@ -400,9 +419,9 @@ class _Leasing:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> Literal[False]:
-        if self._slot is not None:
-            self._pool.give_back(self._slot)
-            self._slot = None
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            (self._pool.leave if self._listening else self._pool.give_back)(slot)
         return False
 
 

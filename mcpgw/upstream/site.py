@@ -56,6 +56,7 @@ class Slot:
         "info",
         "lease",
         "link",
+        "listening",
         "retired",
         "since",
         "state",
@@ -70,13 +71,14 @@ class Slot:
         self.lease: Lease | None = None
         self.state: State = "connecting"
         self.in_flight = 0
+        self.listening = 0  # subscriptions, which take nobody's turn
         self.used = 0.0  # on the event loop's clock
         self.since = time.time()
         self.retired = False
 
     @property
     def busy(self) -> bool:
-        return self.in_flight > 0 or self.state == "connecting"
+        return self.in_flight > 0 or self.listening > 0 or self.state == "connecting"
 
     @property
     def lost(self) -> bool:
@@ -126,6 +128,13 @@ class Berth:
         exclusive = bool(self.capabilities) and self.exclusive
         for slot in self.slots:
             if slot.state == "up" and not (exclusive and slot.in_flight) and not slot.lost:
+                return slot
+        return None
+
+    def any_up(self) -> Slot | None:
+        """A link that can take a subscription, whatever else it carries."""
+        for slot in self.slots:
+            if slot.state == "up" and not slot.lost:
                 return slot
         return None
 

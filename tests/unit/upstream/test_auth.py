@@ -6,7 +6,9 @@ import base64
 
 import pytest
 
+from mcpgw.core.references import is_reference
 from mcpgw.model.ports import UpstreamError
+from mcpgw.store import looks
 from mcpgw.upstream import auth
 from tests.doubles import PlainSecrets, context, server, snapshot
 
@@ -77,3 +79,24 @@ def test_only_listed_headers_are_forwarded_and_never_a_credential() -> None:
     )
 
     assert auth.forwarded(one, ctx) == [("x-tenant", "a")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "env:A_1",
+        "env:",
+        "env:a b",
+        "os.environ/X",
+        "file:/a b",
+        "file:",
+        "file: x",
+        "keyring:s/n",
+        "vault:x",
+        "vault:x y",
+        "Bearer env:X",
+        "literal",
+    ],
+)
+def test_the_store_and_the_links_agree_on_what_a_reference_is(text: str) -> None:
+    assert is_reference(text) == looks.is_reference(text)

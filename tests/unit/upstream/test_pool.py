@@ -291,6 +291,30 @@ async def test_waiting_for_an_exclusive_link_has_a_bound(monkeypatch: pytest.Mon
         assert caught.value.retry_after
 
 
+async def test_subscriptions_take_nobodys_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site_module, "EXCLUSIVE_LINKS", 1)
+    for one, who in ((echo(max_concurrent=1), ctx()), (echo(name="x"), ctx(capabilities=ASKS))):
+        async with pooled() as p:
+            async with (
+                p.pool.lease(one, who, listening=True),
+                p.pool.lease(one, who, listening=True),
+            ):
+                assert await p.call(one, who, text="x") == "x"
+                assert [report.in_flight for report in p.pool.status()] == [0]
+            assert len(p.pids) == 1
+
+
+async def test_a_subscription_keeps_its_link_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "LOOK", 0.02)
+    monkeypatch.setattr(pool_module, "IDLE_STDIO", 0.05)
+    async with pooled() as p:
+        async with p.pool.lease(echo(), ctx(), listening=True):
+            p.note()
+            await anyio.sleep(0.2)
+            assert p.up() == 1
+        await until(lambda: p.pool.status() == [])
+
+
 # ---------------------------------------------------------------- failures
 
 
