@@ -868,13 +868,18 @@ async def test_a_lost_stream_is_opened_again(monkeypatch: pytest.MonkeyPatch) ->
             await exchange.event(None, id="g-1", retry=1)
             raise Dropped
         else:
+            await exchange.note("notifications/resources/updated", uri="a:b")
             await exchange.gone()
 
     app = LegacyServer(GET=get)
     app.capabilities = {"tools": {"listChanged": True}, "prompts": {}}
     async with ran(app) as up:
         last = await app.reached("GET", 4)
-        assert up.heard.notes == [ListChanged("tools")]  # once: the second time it was resumed
+        # Told once that lists may have changed: the second time the stream was resumed.
+        assert await up.heard.noted(2) == [
+            ListChanged("tools"),
+            ResourceUpdated("a:b", obj(uri="a:b")),
+        ]
     assert last.headers["last-event-id"] == "g-1"
 
 
