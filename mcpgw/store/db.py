@@ -26,7 +26,7 @@ SCHEMA_VERSION: Final = 1
 
 APPLICATION_ID: Final = 0x6D636777  # as schema.APPLICATION_ID, without its import; a test compares
 BUSY_WAIT: Final = 10.0  # seconds to queue behind another writer; none writes for longer than ~3 s
-WAL_PAUSE: Final = 0.02  # seconds between tries to switch a new store to WAL, which does not queue
+WAL_PAUSE: Final = 0.02  # seconds between tries to switch a new store to WAL
 OLDEST_SQLITE: Final = (3, 37, 0)  # STRICT tables
 
 _MAGIC = b"SQLite format 3\0"
@@ -321,7 +321,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """WAL stays with the file. The switch fails at once beside another opener, so try again."""
+    """WAL stays with the file. Two that switch at once do not queue, one fails, so try again."""
     end = time.monotonic() + BUSY_WAIT
     while True:
         try:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -176,6 +176,29 @@ def test_a_writer_waits_for_its_turn_and_then_says_who_to_look_for(
         assert other.generation() == 1  # readers do not wait
     assert caught.value.code == "store_locked"
     assert "fuser" in (caught.value.next or "")
+
+
+def test_the_switch_to_wal_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that make the same store can meet there, and SQLite lets one fail at once."""
+    asked: list[str] = []
+
+    class Connection:
+        def execute(self, sql: str) -> None:
+            asked.append(sql)
+            if len(asked) < 3:
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise error
+
+    pauses: list[float] = []
+    monkeypatch.setattr(db.time, "sleep", pauses.append)
+    db._switch_to_wal(cast("sqlite3.Connection", Connection()))  # pyright: ignore[reportPrivateUsage]
+    assert pauses == [db.WAL_PAUSE] * 2
+    assert asked == ["PRAGMA journal_mode = WAL"] * 3
+    monkeypatch.setattr(db, "BUSY_WAIT", -1.0)
+    asked.clear()
+    with pytest.raises(sqlite3.OperationalError):
+        db._switch_to_wal(cast("sqlite3.Connection", Connection()))  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.parametrize(
@@ -452,6 +475,7 @@ def test_a_removed_row_leaves_no_trace_in_the_file(path: Path) -> None:
         remove_server(store, "gone")
         with store.change() as connection:
             connection.execute("DELETE FROM changes")
+        assert store.query("PRAGMA secure_delete")[0][0] == 1
     assert b"findmeplease" not in path.read_bytes()
 
 

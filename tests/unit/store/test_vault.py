@@ -336,7 +336,9 @@ def test_a_keyring_that_hangs_is_waited_for_once(
 ) -> None:
     monkeypatch.setattr(ring, "WAIT", 0.05)
     os_ring.hold = threading.Event()
+    began = time.monotonic()
     Vault(store).put("a", "one")
+    assert time.monotonic() - began < 10  # the keyring would answer after 30 s
     assert Vault(store).origin == "file"
     assert os_ring.asked == 1
     with pytest.raises(ring.RingError, match="a moment ago"):
