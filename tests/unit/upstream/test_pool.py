@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -453,6 +454,35 @@ async def test_a_caller_that_gives_up_gives_its_turn_back() -> None:
             with anyio.move_on_after(0.05):
                 await p.call(one, ctx())
         assert await p.call(one, ctx(), text="x") == "x"
+
+
+async def test_a_server_that_fails_gives_its_turn_back() -> None:
+    one = server("none", command=("no-such-command",), max_concurrent=1)
+    async with pooled() as p:
+        for _ in range(3):
+            with pytest.raises(UpstreamError, match="no-such-command"):
+                await p.call(one, ctx())
+
+
+async def test_a_link_that_is_handed_to_one_who_is_leaving_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(site_module, "EXCLUSIVE_LINKS", 1)
+    one, who = echo(), ctx(capabilities=ASKS)
+    async with pooled() as p:
+        held = p.pool.lease(one, who)
+        await held.__aenter__()
+        waiting = asyncio.create_task(p.call(one, who))
+        _, berth = p.pool.find(one, who)
+        await until(lambda: berth.waiters)
+
+        await held.__aexit__(None, None, None)  # hands it over
+        waiting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting
+
+        assert waiting.cancelled()
+        assert await p.call(one, who, text="x") == "x"
 
 
 async def test_links_of_one_server_are_bounded_and_the_idle_ones_give_way(
