@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from mcp import types as sdk
 
@@ -10,7 +12,7 @@ from mcpgw.model.calls import RpcError
 from mcpgw.model.ports import UpstreamError
 from tests.doubles import obj, plain, raw
 
-DISCOVERED = {
+DISCOVERED: dict[str, Any] = {
     "supportedVersions": ["2099-01-01", "2026-07-28"],
     "capabilities": {"tools": {}},
     "instructions": "Be kind.",
