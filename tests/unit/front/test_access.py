@@ -155,6 +155,14 @@ async def test_origins(origin: str, status: int) -> None:
         assert ("access-control-expose-headers" in refused.headers) == (status == 200)
 
 
+async def test_an_opaque_origin_is_refused_even_where_all_are_allowed() -> None:
+    async with front(listing(), allow_origins=("*",)) as here:
+        peer = await here.peer()
+        for origin, status in (("https://any.example", 200), ("null", 403)):
+            sent = {**mirrored(BODY), "origin": origin}
+            assert (await peer.ask("POST", "/mcp", BODY, sent)).status == status
+
+
 async def test_preflight() -> None:
     async with front(listing()) as here:
         peer = await here.peer(None)
