@@ -286,7 +286,7 @@ class _Attempt:
         self.stage, self.whom = "connect", to.target
         if len(addresses) == 1:
             return await self._reach(addresses[0])
-        return await _race([functools.partial(self._reach, address) for address in addresses])
+        return await race([functools.partial(self._reach, address) for address in addresses])
 
     async def _addresses(self, to: Origin) -> list[Address]:
         if (literal := literal_ip(to.host)) is not None:
@@ -314,7 +314,7 @@ class _Attempt:
         return sock
 
 
-async def _race(attempts: Sequence[Callable[[], Awaitable[socket.socket]]]) -> socket.socket:
+async def race(attempts: Sequence[Callable[[], Awaitable[socket.socket]]]) -> socket.socket:
     """The first socket to be connected; raises the first failure when none is."""
     tasks: list[asyncio.Task[socket.socket]] = []
     running: set[asyncio.Task[socket.socket]] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 import zlib
 from typing import cast
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcpgw.upstream import http1_dial
 from mcpgw.upstream.http1 import Client, HttpError
 from mcpgw.upstream.http1_body import Response
 from mcpgw.upstream.http1_conn import Connection
@@ -490,3 +492,76 @@ async def test_many_at_once() -> None:
         assert answers == [b"good"] * 200
         assert peer.connections <= 8
         assert len(GOOD) > 0
+
+
+# Moments that meet
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_exchange_leaves_a_released_connection_alone() -> None:
+    pool, pipe = Pool(), Pipe()
+    connection = Connection(pool)
+    connection.connection_made(cast("asyncio.Transport", pipe))
+    deadline = asyncio.get_running_loop().time() + 9
+    task = asyncio.ensure_future(connection.exchange("GET", b"x", b"", deadline, 9))
+    await asyncio.sleep(0)
+    connection.data_received(OK + b"content-length: 3\r\n\r\nabc")
+    assert pool.free == [connection]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not pipe.over
+
+
+@pytest.mark.anyio
+async def test_a_connection_given_to_a_cancelled_waiter_goes_to_the_next() -> None:
+    client = Client("http://mcp.test", max_connections=0)
+    connection = Connection(client)
+    connection.connection_made(cast("asyncio.Transport", Pipe()))
+    deadline = asyncio.get_running_loop().time() + 9
+    wait = client._wait  # pyright: ignore[reportPrivateUsage]
+    first, second = (asyncio.ensure_future(wait(deadline, 9)) for _ in range(2))
+    await asyncio.sleep(0)
+    client.released(connection)
+    first.cancel()
+    with anyio.fail_after(PATIENCE):
+        assert await second is connection
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await client.aclose()
+
+
+@pytest.mark.anyio
+async def test_the_clock_of_one_exchange_is_not_that_of_the_next() -> None:
+    async def late(wire: Wire, request: bytes) -> None:
+        await wire.peer.go_on.wait()
+        await wire.send(GOOD)
+
+    async with serving(late) as peer, reaching(peer.origin) as client:
+        assert await ask(client, "/good", timeout=0.1) == b"good"
+        asyncio.get_running_loop().call_later(0.2, peer.go_on.set)
+        assert await ask(client, "/late", timeout=PATIENCE) == b"good"
+        peer.go_on.clear()
+        with anyio.fail_after(PATIENCE / 2), pytest.raises(HttpError, match="no answer within"):
+            await ask(client, "/late", timeout=0.1)
+        assert peer.connections == 1
+
+
+@pytest.mark.anyio
+async def test_the_slower_of_two_addresses_is_closed() -> None:
+    both, ends = asyncio.Event(), [*socket.socketpair()]
+
+    async def first() -> socket.socket:
+        await both.wait()
+        return ends[0]
+
+    async def second() -> socket.socket:
+        both.set()
+        await both.wait()
+        return ends[1]
+
+    won = await http1_dial.race([first, second])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert sorted(end.fileno() >= 0 for end in ends) == [False, True]
+    won.close()
