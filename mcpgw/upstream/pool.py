@@ -22,7 +22,7 @@ import anyio.abc
 from msgspec import Raw
 
 from mcpgw.core import wire
-from mcpgw.core.eras import LIMITED
+from mcpgw.core.eras import LEGACY, LIMITED
 from mcpgw.core.handshake import routed
 from mcpgw.model.calls import NOTHING, Context, Note, RpcError
 from mcpgw.model.config import Server
@@ -42,6 +42,7 @@ MAX_LINKS: Final = 64  # links of one server
 MAX_CHILDREN: Final = 256  # child processes of all servers
 RETRY_AFTER: Final = 1.0  # seconds a refused caller is told to wait
 
+_LEGACY: Final = frozenset(LEGACY)
 _log = logging.getLogger("mcpgw.upstream")
 
 
@@ -159,14 +160,19 @@ class Pool:
             site = self._current(site, server, ctx.snapshot.generation)
         key = scope = self.scope(server, ctx)
         capabilities = NOTHING
-        if ctx.capabilities and site.era != "modern":
+        modern = site.era == "modern"
+        # A server of both eras is met in the client's own: no bridge keeps more than none.
+        legacy = modern and site.legacy is not False and ctx.revision in _LEGACY
+        if ctx.capabilities and (not modern or legacy):
             capabilities = routed(ctx.capabilities)
             if capabilities:
                 key = f"{scope}\0{ctx.principal.id}\0{_owner(ctx, capabilities)}"
+        if legacy:
+            key += "\0legacy"
         berth = site.berths.get(key)
         if berth is None:
             alone = ctx.session is None
-            berth = Berth(site, key, scope, capabilities=capabilities, alone=alone)
+            berth = Berth(site, key, scope, capabilities=capabilities, alone=alone, legacy=legacy)
             site.berths[key] = berth
         return site, berth
 
@@ -264,8 +270,9 @@ class Pool:
         began = loop.time()
         try:
             with slot.cancel:
-                slot.link = await self._made(site, slot.berth, capabilities)
-                await slot.link.run(task_status=_Starting(self, slot, late))
+                if not await self._met_legacy(site, slot, capabilities, late):
+                    slot.link = await self._made(site, slot.berth, capabilities)
+                    await slot.link.run(task_status=_Starting(self, slot, late))
                 error = UpstreamError("read", "went away")
             if slot.state == "connecting" and loop.time() - began >= CONNECT_WAIT:
                 error = UpstreamError("connect", f"was not ready within {CONNECT_WAIT:g} s")
@@ -280,17 +287,39 @@ class Pool:
             late.cancel()
             self._ended(site, slot, error)
 
+    async def _met_legacy(
+        self, site: Site, slot: Slot, capabilities: Mapping[str, Raw], late: asyncio.TimerHandle
+    ) -> bool:
+        """Meet a modern server in the old way, for a legacy client, and serve until it is lost.
+
+        False: it does not know that way, which is remembered. Raises UpstreamError.
+        """
+        berth = slot.berth
+        if not berth.legacy:
+            return False
+        try:
+            slot.link = await self._made(site, berth, capabilities)
+            await slot.link.run(task_status=_Starting(self, slot, late))
+        except UpstreamError as error:
+            if slot.state == "up" or site.legacy or error.stage != "handshake":
+                raise
+            site.legacy = berth.legacy = False
+            return False
+        return True
+
     async def _made(self, site: Site, berth: Berth, capabilities: Mapping[str, Raw]) -> Link:
         server = site.server
+        era = "legacy" if berth.legacy else site.era
 
         def heard(note: Note) -> None:
             self._heard(server.id, berth.scope, note)
 
         if server.command or server.transport == "stdio":
-            return links.stdio(server, site.era, self._secrets, capabilities, heard)
+            return links.stdio(server, era, self._secrets, capabilities, heard)
         client = self._client(site)
         info = await self._probed(site, client)
-        return links.http(server, site.era, client, self._secrets, capabilities, heard, info)
+        era = "legacy" if berth.legacy else site.era
+        return links.http(server, era, client, self._secrets, capabilities, heard, info)
 
     def _client(self, site: Site) -> Client:
         """One client for all links of a server: they share its kept connections."""
@@ -324,9 +353,11 @@ class Pool:
         slot.lease = Lease(slot.link, info, berth.scope)
         site = berth.site
         site.connected()
-        if site.era is None:
+        if berth.legacy:
+            site.legacy = True
+        elif site.era is None:
             site.era = "modern" if info.modern else "legacy"
-        if info.modern and berth.capabilities and berth.scope not in site.berths:
+        if info.modern and berth.key != berth.scope and berth.scope not in site.berths:
             # It asks nobody live, so that it may serve the whole scope.
             del site.berths[berth.key]
             berth.key, berth.capabilities = berth.scope, NOTHING
@@ -347,7 +378,7 @@ class Pool:
             if slot.state == "connecting":
                 site.failed(error, asyncio.get_running_loop().time())
                 if error.stage == "handshake":
-                    site.era = None  # it may speak another one by now
+                    site.era = site.legacy = None  # it may speak another one by now
         if not berth.slots:
             berth.fail(error or UpstreamError("connect", "was let go before it was ready"))
             _prune(berth)
@@ -399,15 +430,16 @@ class _Leasing:
         self._slot: Slot | None = None
 
     async def __aenter__(self) -> Lease:
-        pool = self._pool
-        site, berth = pool.find(self._server, self._ctx)
-        slot = None
-        if self._listening:
-            slot = await pool.join(site, berth, self._ctx)
-        elif site.limit is None and not berth.waiters and (slot := berth.pick()) is not None:
+        site, berth = self._pool.find(self._server, self._ctx)
+        if (
+            site.limit is None
+            and not self._listening
+            and not berth.waiters
+            and (slot := berth.pick()) is not None
+        ):
             slot.in_flight += 1
         else:
-            slot = await pool.take(site, berth, self._ctx)
+            slot = await self._taken(site, berth)
         self._slot = slot
         lease = slot.lease
         assert lease is not None  # noqa: S101 - every link that is up has one
@@ -423,6 +455,16 @@ class _Leasing:
         if slot is not None:
             (self._pool.leave if self._listening else self._pool.give_back)(slot)
         return False
+
+    async def _taken(self, site: Site, berth: Berth) -> Slot:
+        pool, ctx = self._pool, self._ctx
+        take = pool.join if self._listening else pool.take
+        slot = await take(site, berth, ctx)
+        if pool.find(self._server, ctx)[1].legacy is not slot.berth.legacy:
+            # Connecting showed that this is a modern server, to be asked for the old way too.
+            (pool.leave if self._listening else pool.give_back)(slot)
+            slot = await take(*pool.find(self._server, ctx), ctx)
+        return slot
 
 
 class _Starting:

@@ -96,7 +96,7 @@ class Slot:
 class Berth:
     """The links of one scope, and who waits for one of them, in order."""
 
-    __slots__ = ("alone", "capabilities", "key", "scope", "site", "slots", "waiters")
+    __slots__ = ("alone", "capabilities", "key", "legacy", "scope", "site", "slots", "waiters")
 
     def __init__(
         self,
@@ -106,10 +106,12 @@ class Berth:
         *,
         capabilities: Mapping[str, Raw],
         alone: bool,
+        legacy: bool,
     ) -> None:
         self.site = site
         self.key = key
         self.scope = scope
+        self.legacy = legacy  # links of a modern server that are met in the old way
         self.capabilities = capabilities  # the caller's, which its links declare
         self.alone = alone  # its caller has no session that would own the link
         self.slots: list[Slot] = []
@@ -177,6 +179,7 @@ class Site:
         self.slots: set[Slot] = set()
         self.berths: dict[str, Berth] = {}
         self.era: Era | None = None
+        self.legacy: bool | None = None  # a modern server's other tongue; None: not tried yet
         self.client: Client | None = None
         self.probing = asyncio.Lock()
         self.retired = False
