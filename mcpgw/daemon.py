@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -84,11 +85,8 @@ class Reach(Struct, frozen=True):
 
 def run(fn: Callable[..., Awaitable[T]], *args: object) -> T:
     """Run an async function on uvloop where there is one."""
-    with contextlib.suppress(ImportError):
-        import uvloop  # noqa: F401, PLC0415 - looked for here, used by anyio below
-
-        return anyio.run(fn, *args, backend_options={"use_uvloop": True})
-    return anyio.run(fn, *args)
+    fast = importlib.util.find_spec("uvloop") is not None
+    return anyio.run(fn, *args, backend_options={"use_uvloop": fast})
 
 
 def door_path(store: Path) -> Path:
@@ -637,7 +635,7 @@ async def test_server(
     itself, so that what the daemon remembers of an earlier failure cannot hide a mended server.
     """
     live = await live_status(store)
-    links = live["links"] if live else []
+    links: list[dict[str, Any]] = live["links"] if live else []
     own = not any(link["server"] == name and link["state"] == "up" for link in links)
     async with reach(store, server=name, own=own) as reached:
         ctx = reached.ctx
@@ -690,8 +688,10 @@ def _stage(error: RpcError) -> str | None:
     """Where an upstream failed, as the relay tells it in the error's data."""
     if error.data is None:
         return None
-    told = wire.value(error.data)
-    return told.get("stage") if isinstance(told, dict) else None
+    try:
+        return wire.text(wire.members(error.data).get("stage"))
+    except wire.BadMessage:  # an upstream's own data may be anything
+        return None
 
 
 async def serve_stdio(store: Path, *, key: str | None) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import anyio
 
 from mcpgw.core import wire
-from mcpgw.core.eras import INVALID_REQUEST
+from mcpgw.core.eras import INVALID_REQUEST, PROTOCOL_VERSION
 from mcpgw.front.channel import Channel
 from mcpgw.front.exchange import internal
 from mcpgw.front.modern import Base
@@ -29,6 +29,7 @@ from mcpgw.model.ports import Handler
 MAX_LINE: Final = 4 * 1024 * 1024  # bytes of one message
 DRAIN: Final = 5.0  # seconds that calls in flight may take after the input has ended
 _CHUNK: Final = 64 * 1024
+_MODERN: Final = PROTOCOL_VERSION.encode()
 
 
 async def serve(
@@ -82,7 +83,11 @@ class _Stdio:
             )
             async with anyio.create_task_group() as calls:
                 async for line in self._lines():
-                    calls.start_soon(self._take, channel, line)
+                    if channel.session is None and _begins(line):
+                        # What a script sends right behind it belongs to the session.
+                        await self._take(channel, line)
+                    else:
+                        calls.start_soon(self._take, channel, line)
                 channel.end_endless()
                 calls.cancel_scope.deadline = anyio.current_time() + DRAIN
             channel.close()
@@ -133,6 +138,11 @@ class _Stdio:
                 await self._sink.do(lambda: _write(self._stdout, message + b"\n"))
             except OSError:
                 self._lost = True  # the client closed its end; its input ends soon as well
+
+
+def _begins(line: bytes) -> bool:
+    """Whether a line looks like the `initialize` of a session that is not there yet."""
+    return b'"initialize"' in line and _MODERN not in line
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -251,12 +251,12 @@ async def test_a_slow_caller_holds_up_nobody_else(factory: Factory, modern: bool
             hold.set()
 
 
+# Parking is for callers that cannot be asked live.
+@pytest.mark.parametrize("factory", [f for n, f in SUBJECTS.items() if n != "parking"])
 async def test_a_legacy_server_asks_while_the_call_runs(factory: Factory) -> None:
     async def asking(asked: Call, caller: Caller) -> Reply:
         return Done(obj(got=await caller.ask(FORM)))
 
-    if factory is SUBJECTS["parking"]:
-        pytest.skip("parking is for callers that cannot be asked live")
     async with factory({"tools/call": asking}, False) as subject:
         client = Recorder(AskMode.LIVE, {"elicitation/create": {"action": "decline"}})
         reply = await subject.handler.handle(subject.call(), client)

@@ -127,6 +127,18 @@ async def test_a_legacy_session() -> None:
     assert (ctx.transport, ctx.session, ctx.principal.kind) == ("stdio", "stdio", "owner")
 
 
+async def test_a_script_that_does_not_wait_for_the_handshake() -> None:
+    gate = Gate()
+    handler = scripted(tools_call=text_result("done"))
+    handler.answers["server/discover"] = gate.then(DISCOVER)
+    async with served(handler) as client:
+        ready = note("notifications/initialized")
+        await client.send(hello(), ready, request("tools/call", CALL, id=2))
+        await handler.reached("server/discover")
+        gate.open()
+        assert [(await client.line())["id"] for _ in range(2)] == ["hello", 2]
+
+
 async def test_modern_requests_on_the_same_channel() -> None:
     async def listening(call: Call, caller: Caller) -> Reply:
         await caller.tell(Listening(obj(toolsListChanged=True)))
