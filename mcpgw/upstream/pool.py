@@ -22,7 +22,7 @@ import anyio.abc
 from msgspec import Raw
 
 from mcpgw.core import wire
-from mcpgw.core.eras import LEGACY, LIMITED
+from mcpgw.core.eras import CLIENT_ASKS, LEGACY, LIMITED
 from mcpgw.core.handshake import routed
 from mcpgw.model.calls import NOTHING, Context, Note, RpcError
 from mcpgw.model.config import Server
@@ -43,6 +43,7 @@ MAX_CHILDREN: Final = 256  # child processes of all servers
 RETRY_AFTER: Final = 1.0  # seconds a refused caller is told to wait
 
 _LEGACY: Final = frozenset(LEGACY)
+_ASKS: Final = tuple(sorted(CLIENT_ASKS))
 _log = logging.getLogger("mcpgw.upstream")
 
 
@@ -86,12 +87,19 @@ class Pool:
         return _Leasing(self, server, ctx, listening=listening)
 
     def scope(self, server: Server, ctx: Context) -> str:
-        """Whose session a call of `ctx` would use."""
-        if server.isolate == "shared":
-            return "shared"
-        if server.isolate == "session" and ctx.session is not None:
-            return f"session:{ctx.session}"
-        return ctx.principal.id
+        """Whose session a call of `ctx` would use, and what it can be asked there.
+
+        A handshake server may offer more to a client that it can ask, so that what it offers is
+        known for one set of capabilities at a time.
+        """
+        whose = _whose(server, ctx)
+        if not ctx.capabilities:
+            return whose
+        site = self._sites.get(server.id)
+        if site is not None and site.era == "modern" and not _met_as_legacy(site, ctx):
+            return whose
+        asks = ", ".join([name for name in _ASKS if name in ctx.capabilities])
+        return f"{whose} ({asks})" if asks else whose
 
     def retire(self, server_id: str) -> None:
         """The server's entry changed or went: no new call on its links, which end soon."""
@@ -158,21 +166,26 @@ class Pool:
         site = self._sites.get(server.id)
         if site is None or site.server is not server:
             site = self._current(site, server, ctx.snapshot.generation)
-        key = scope = self.scope(server, ctx)
+        key = home = _whose(server, ctx)
         capabilities = NOTHING
-        modern = site.era == "modern"
-        # A server of both eras is met in the client's own: no bridge keeps more than none.
-        legacy = modern and site.legacy is not False and ctx.revision in _LEGACY
-        if ctx.capabilities and (not modern or legacy):
+        legacy = _met_as_legacy(site, ctx)
+        if ctx.capabilities and (site.era != "modern" or legacy):
             capabilities = routed(ctx.capabilities)
             if capabilities:
-                key = f"{scope}\0{ctx.principal.id}\0{_owner(ctx, capabilities)}"
+                key = f"{home}\0{ctx.principal.id}\0{_owner(ctx, capabilities)}"
         if legacy:
             key += "\0legacy"
         berth = site.berths.get(key)
         if berth is None:
-            alone = ctx.session is None
-            berth = Berth(site, key, scope, capabilities=capabilities, alone=alone, legacy=legacy)
+            berth = Berth(
+                site,
+                key,
+                self.scope(server, ctx),
+                home=home,
+                capabilities=capabilities,
+                alone=ctx.session is None,
+                legacy=legacy,
+            )
             site.berths[key] = berth
         return site, berth
 
@@ -350,6 +363,8 @@ class Pool:
         assert slot.link is not None  # noqa: S101 - it is what says so
         slot.info, slot.state, slot.since = info, "up", time.time()
         slot.used = asyncio.get_running_loop().time()
+        if info.modern:
+            berth.scope = berth.home  # it offers the same to all, whatever they can be asked
         slot.lease = Lease(slot.link, info, berth.scope)
         site = berth.site
         site.connected()
@@ -357,11 +372,11 @@ class Pool:
             site.legacy = True
         elif site.era is None:
             site.era = "modern" if info.modern else "legacy"
-        if info.modern and berth.key != berth.scope and berth.scope not in site.berths:
+        if info.modern and berth.key != berth.home and berth.home not in site.berths:
             # It asks nobody live, so that it may serve the whole scope.
             del site.berths[berth.key]
-            berth.key, berth.capabilities = berth.scope, NOTHING
-            site.berths[berth.scope] = berth
+            berth.key, berth.capabilities = berth.home, NOTHING
+            site.berths[berth.home] = berth
         berth.serve()
         with contextlib.suppress(UpstreamError, RpcError):  # then they wait for this one
             while berth.waiters and berth.room():
@@ -484,6 +499,20 @@ async def _closed(site: Site) -> None:
     client, site.client = site.client, None
     if client is not None:
         await client.aclose()
+
+
+def _whose(server: Server, ctx: Context) -> str:
+    """Who shares a session of this server with the caller, by the server's isolation."""
+    if server.isolate == "shared":
+        return "shared"
+    if server.isolate == "session" and ctx.session is not None:
+        return f"session:{ctx.session}"
+    return ctx.principal.id
+
+
+def _met_as_legacy(site: Site, ctx: Context) -> bool:
+    """A server of both eras is met in the client's own: no bridge keeps more than none."""
+    return site.era == "modern" and site.legacy is not False and ctx.revision in _LEGACY
 
 
 def _owner(ctx: Context, capabilities: Mapping[str, Raw]) -> str:

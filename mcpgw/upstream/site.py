@@ -96,7 +96,17 @@ class Slot:
 class Berth:
     """The links of one scope, and who waits for one of them, in order."""
 
-    __slots__ = ("alone", "capabilities", "key", "legacy", "scope", "site", "slots", "waiters")
+    __slots__ = (
+        "alone",
+        "capabilities",
+        "home",
+        "key",
+        "legacy",
+        "scope",
+        "site",
+        "slots",
+        "waiters",
+    )
 
     def __init__(
         self,
@@ -104,6 +114,7 @@ class Berth:
         key: str,
         scope: str,
         *,
+        home: str,
         capabilities: Mapping[str, Raw],
         alone: bool,
         legacy: bool,
@@ -111,6 +122,7 @@ class Berth:
         self.site = site
         self.key = key
         self.scope = scope
+        self.home = home  # whose it is, whatever they can be asked
         self.legacy = legacy  # links of a modern server that are met in the old way
         self.capabilities = capabilities  # the caller's, which its links declare
         self.alone = alone  # its caller has no session that would own the link

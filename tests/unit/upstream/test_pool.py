@@ -243,6 +243,23 @@ async def test_what_is_not_routed_makes_no_link_of_its_own() -> None:
         assert len(p.pids) == 1
 
 
+async def test_what_a_legacy_server_offers_is_known_by_what_the_caller_can() -> None:
+    old, new = echo(), echo("--era", "modern", name="new")
+    able = ctx("ann", capabilities=ASKS)
+    async with pooled() as p:
+        for one in (old, new):
+            await p.call(one, able)
+        assert p.pool.scope(old, able) == "key-ann (elicitation)"
+        assert p.pool.scope(old, ctx("ann")) == "key-ann"
+        assert p.pool.scope(new, able) == "key-ann"
+        await p.call(old, able, "change")
+        await p.call(new, able, "change")
+        assert p.heard == [
+            ("id-echo", "key-ann (elicitation)", ListChanged("tools")),
+            ("id-new", "key-ann", ListChanged("tools")),
+        ]
+
+
 async def test_a_modern_link_is_shared_whatever_the_caller_can() -> None:
     one = echo("--era", "modern")
     async with pooled() as p:
