@@ -71,7 +71,7 @@ class Answering(asyncio.Protocol):
 
 async def serve() -> None:
     server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - the parent reads it
+    print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     server.close()
 
@@ -192,10 +192,10 @@ def main() -> None:
         server.stdin.close()
     ratios = {name: cost / found["mcpgw"] for name, cost in found.items()}
     if asked.json:
-        print(json.dumps({"cpu_ms_per_request": found, "ratio": ratios}))  # noqa: T201
+        print(json.dumps({"cpu_ms_per_request": found, "ratio": ratios}))
         return
     for name, cost in found.items():
-        print(f"{name:8} {cost:7.4f} ms CPU a request  {ratios[name]:5.1f} x")  # noqa: T201
+        print(f"{name:8} {cost:7.4f} ms CPU a request  {ratios[name]:5.1f} x")
 
 
 if __name__ == "__main__":
