@@ -15,12 +15,12 @@ from typing import TypeVar
 
 from msgspec import Raw, structs
 
-from mcpgw import daemon
 from mcpgw.cli.io import Desk, mapping, sequence
 from mcpgw.cli.person import Person
 from mcpgw.core import eras, wire
 from mcpgw.core.naming import public_name
-from mcpgw.daemon import Reach
+from mcpgw.daemon.assembly import run
+from mcpgw.daemon.reach import Reach, Unasked, reach
 from mcpgw.errors import Exit, GatewayError
 from mcpgw.model.calls import Call, Done, JsonObject, RpcError
 from mcpgw.model.config import Server
@@ -61,11 +61,11 @@ def reaching(
     path = desk.path
 
     async def session() -> T:
-        async with daemon.reach(path, key=key, server=server) as reached:
+        async with reach(path, key=key, server=server) as reached:
             return await task(reached)
 
     with log_held_back():
-        return daemon.run(session)
+        return run(session)
 
 
 @contextmanager
@@ -98,7 +98,7 @@ async def ask(
 ) -> Done:
     """One call's result. `person`: who may be asked and sees progress. `server`: for advice."""
     ctx = reached.ctx
-    caller: Caller = person or daemon.Unasked()
+    caller: Caller = person or Unasked()
     if person is not None:
         ctx = structs.replace(ctx, capabilities=person.capabilities)
     call = Call(method, dict(params), ctx, wants_progress=person is not None)

@@ -7,7 +7,7 @@ from typing import Any
 from mcpgw.cli import asking, render
 from mcpgw.cli.io import Desk
 from mcpgw.core.naming import public_name
-from mcpgw.daemon import Reach
+from mcpgw.daemon.reach import Reach
 from mcpgw.model.calls import JsonObject
 from mcpgw.model.config import Server
 from mcpgw.store import registry

@@ -14,11 +14,12 @@ import anyio
 import typer
 from msgspec import Raw
 
-from mcpgw import daemon
 from mcpgw.cli import asking, render, values
 from mcpgw.cli.io import Desk, mapping, paint, usage
 from mcpgw.core import wire
-from mcpgw.daemon import Reach, Then
+from mcpgw.daemon.assembly import run
+from mcpgw.daemon.probe import Then, test_server
+from mcpgw.daemon.reach import Reach
 from mcpgw.errors import Exit, GatewayError
 from mcpgw.model.calls import JsonObject
 from mcpgw.model.config import Server
@@ -77,7 +78,7 @@ def _examine(
 
     async def one(server: Server, limit: anyio.CapacityLimiter) -> None:
         async with limit:
-            steps = await daemon.test_server(path, server.name, then=then(server) if then else None)
+            steps = await test_server(path, server.name, then=then(server) if then else None)
         reports[server.name] = _judged(server, steps)
 
     async def all_of_them() -> None:
@@ -88,7 +89,7 @@ def _examine(
 
     names = ", ".join(server.name for server in servers)
     with desk.busy(f"Testing {names}"), asking.log_held_back():
-        daemon.run(all_of_them)
+        run(all_of_them)
     return [reports[server.name] for server in servers]
 
 

@@ -12,7 +12,7 @@ from mcpgw.cli.groups import noun
 from mcpgw.cli.io import desk
 
 if TYPE_CHECKING:
-    from mcpgw.daemon import Reach
+    from mcpgw.daemon.reach import Reach
     from mcpgw.model.calls import Done
 
 app = noun("List and get the prompts that servers offer.")

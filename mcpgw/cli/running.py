@@ -63,10 +63,11 @@ def serve(
 
     proxies = tuple(network(text) for text in trusted_proxy or ())
     origins = tuple(_origin(text) for text in allow_origin or ())
-    from mcpgw import daemon
+    from mcpgw.daemon.serve import ServeOptions
+    from mcpgw.daemon.serve import serve as serve_until_signalled
 
-    daemon.serve(
-        daemon.ServeOptions(
+    serve_until_signalled(
+        ServeOptions(
             store=desk(ctx).path,
             host=host,
             port=port,
@@ -96,14 +97,15 @@ def stdio(
     ctx: typer.Context,
     key: o.AsKey = None,
 ) -> None:
-    from mcpgw import daemon
+    from mcpgw.daemon.assembly import run
+    from mcpgw.daemon.reach import serve_stdio
 
     path = desk(ctx).path
 
     async def session() -> None:
-        await daemon.serve_stdio(path, key=key)
+        await serve_stdio(path, key=key)
 
-    daemon.run(session)
+    run(session)
 
 
 def status(ctx: typer.Context, json: o.Json = False) -> None:
@@ -117,7 +119,8 @@ def status(ctx: typer.Context, json: o.Json = False) -> None:
 
 def condition(desk: Desk) -> dict[str, Any]:
     """Whether a daemon serves the store, and how each server is."""
-    from mcpgw import daemon
+    from mcpgw.daemon.assembly import run
+    from mcpgw.daemon.door import live_status
     from mcpgw.store import keys, registry
 
     with desk.store() as store:
@@ -126,9 +129,9 @@ def condition(desk: Desk) -> dict[str, Any]:
     path = desk.path
 
     async def ask() -> dict[str, Any] | None:
-        return await daemon.live_status(path)
+        return await live_status(path)
 
-    live = daemon.run(ask)
+    live = run(ask)
     facts: dict[str, Any] = live or {}
     links = [{**link, "since": timestamp(link.get("since"))} for link in facts.get("links", ())]
     unusable: dict[str, str] = facts.get("unusable", {})

@@ -13,7 +13,7 @@ from mcpgw.cli.io import Desk, desk, mapping, one_line, sequence
 from mcpgw.errors import Exit, GatewayError
 
 if TYPE_CHECKING:
-    from mcpgw.daemon import Reach
+    from mcpgw.daemon.reach import Reach
     from mcpgw.model.calls import Done, JsonObject
     from mcpgw.model.config import Server
 

@@ -95,7 +95,7 @@ def test_the_first_command_sets_up_and_shows_the_main_job(shown: tuple[Machine, 
     assert "\n" not in block("demo")
     assert "30 of 30 calls held." in said
     site = next((machine.checkout / ".venv").glob("lib/python*/site-packages"))
-    assert (site / "mcpgw" / "daemon.py").is_file()
+    assert (site / "mcpgw" / "daemon" / "serve.py").is_file()
 
 
 def test_the_quick_start_works_as_pasted(shown: tuple[Machine, str]) -> None:

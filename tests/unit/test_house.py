@@ -61,7 +61,7 @@ def test_the_house_as_it_is_keeps_its_contracts(house: Path) -> None:
         (FLOORS, "front/http.py", "import mcpgw.relay.gateway"),
         (FLOORS, "upstream/auth.py", "import mcpgw.store.secrets"),
         (FLOORS, "relay/gateway.py", "import mcpgw.daemon"),
-        (FLOORS, "daemon.py", "import mcpgw.cli.main"),
+        (FLOORS, "daemon/serve.py", "import mcpgw.cli.main"),
         (FLOORS, "extra.py", "# a module that no floor has"),
         (PURE, "core/naming.py", "import time"),
         (PURE, "core/wire.py", "import httpx2"),
