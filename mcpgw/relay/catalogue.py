@@ -188,7 +188,7 @@ class Catalogue:
                 raise refusals.unreachable(listing.server, refusals.late(listing.server.timeout))
         if listing.gone:
             raise refusals.unreachable(
-                listing.server, UpstreamError("connect", "its configuration has just changed")
+                listing.server, UpstreamError("connect", "has just been changed: try again")
             )
         if listing.error is not None:
             raise _again(listing.error)
@@ -239,7 +239,9 @@ class Catalogue:
         except RpcError as failure:
             error = failure
         except wire.BadMessage as failure:
-            error = refusals.unreachable(server, UpstreamError("read", failure.message))
+            error = refusals.unreachable(
+                server, UpstreamError("read", f"answered badly: {failure.message}")
+            )
         except Exception:  # noqa: BLE001 - a boundary: a background task must not end the gateway
             _log.exception('listing %s of "%s" failed', listing.kind.member, server.name)
             error = refusals.unexpected(server)
@@ -275,7 +277,7 @@ class Catalogue:
                     return []  # many servers have resources and no templates
                 raise
             if not isinstance(reply, Done):
-                raise UpstreamError("read", f"it wants input for {kind.method}")
+                raise UpstreamError("read", f"wants input for {kind.method}")
             items.extend(wire.array(reply.result.get(kind.member, wire.NULL)))
             listing.ttl = _ttl(reply.result, listing.ttl, modern=listing.modern)
             cursor = reply.result.get("nextCursor")

@@ -43,10 +43,13 @@ def no_endpoint() -> RpcError:
 
 
 def unreachable(server: Server, error: UpstreamError) -> RpcError:
-    """Only for a server that the principal may use, as it is named."""
+    """Only for a server that the principal may use, as it is named.
+
+    The error's message goes on where the server's name ends: "did not answer", "exited with …".
+    """
     return RpcError(
         UPSTREAM_FAILED,
-        f'The server "{server.prefix}" cannot be reached: {error.message}',
+        f'The server "{server.prefix}" {error.message}',
         wire.dump({"server": server.prefix, "stage": error.stage}),
     )
 
@@ -69,4 +72,4 @@ def unexpected(server: Server) -> RpcError:
 
 
 def late(seconds: float) -> UpstreamError:
-    return UpstreamError("read", f"it did not answer within {seconds:g} s")
+    return UpstreamError("read", f"did not answer within {seconds:g} s")

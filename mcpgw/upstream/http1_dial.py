@@ -172,8 +172,10 @@ class Dialer:
 
 
 def _reason(error: OSError | UnicodeError) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, socket.gaierror):
+        return error.strerror or "the name does not resolve"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)  # event loops have words of their own
     return str(error) or type(error).__name__
 
 

@@ -2,16 +2,19 @@
 
 The pipes are read by the event loop's own callbacks: no task, no stream object. A child runs in a
 session of its own, so that signals reach what it started too. It always sees the end of its input
-when mcpgw goes away, also when mcpgw was killed.
+when mcpgw goes away, also when mcpgw was killed; many servers go on for all that, so that on Linux
+the kernel sends SIGTERM as well.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, cast
@@ -130,7 +133,12 @@ class Child(asyncio.SubprocessProtocol):
             # Shielded, and short: half a start cannot be undone without losing a pipe or a child.
             with anyio.CancelScope(shield=True):
                 transport, _ = await self._loop.subprocess_exec(
-                    lambda: self, *command, env=dict(env), cwd=cwd, start_new_session=True
+                    lambda: self,
+                    *command,
+                    env=dict(env),
+                    cwd=cwd,
+                    start_new_session=True,
+                    preexec_fn=_ends_with_us(),
                 )
                 self._attached(transport)
         except FileNotFoundError as error:
@@ -269,6 +277,22 @@ class Child(asyncio.SubprocessProtocol):
         return True
 
 
+@functools.cache
+def _ends_with_us() -> Callable[[], None] | None:
+    """What a child does before its command: ask the kernel for SIGTERM when mcpgw is gone."""
+    if sys.platform != "linux":
+        return None
+    import ctypes  # noqa: PLC0415 - for those that start children
+
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, AttributeError):  # a C library of another kind
+        return None
+    # Nothing else may happen in there: other threads hold locks that nobody will release.
+    return functools.partial(prctl, _PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+_PR_SET_PDEATHSIG: Final = 1
 _KILL: Final[int] = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 

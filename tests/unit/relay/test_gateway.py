@@ -211,7 +211,7 @@ async def test_unknown_methods() -> None:
 
 
 async def test_a_server_that_cannot_be_reached_is_named_with_the_stage() -> None:
-    down = UpstreamError("connect", "connection refused")
+    down = UpstreamError("connect", "cannot be reached: connection refused")
     async with running({"github": down}) as house:
         error = await refusal(house, call("tools/call", context(BOTH), name="github__x"))
         assert error.code == UPSTREAM_FAILED
