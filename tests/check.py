@@ -58,14 +58,14 @@ def tests(selection: str) -> Callable[[str], Outcome]:
                 *(sys.executable, "-P", "-m", "pytest", "-q", "-m", selection),
                 *("--durations=8", "--durations-min=2", f"--junitxml={report}"),
             )
-            outcome = _counted(name, report)
+            outcome = counted(name, report)
         outcome.ok = outcome.ok and status in (0, NO_TESTS)
         return outcome
 
     return step
 
 
-def _counted(name: str, report: Path) -> Outcome:
+def counted(name: str, report: Path) -> Outcome:
     """What pytest's report says; no report is a failure."""
     if not report.exists():
         return Outcome(name, ok=False)

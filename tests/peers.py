@@ -106,7 +106,7 @@ def node() -> Node:
             "--fetch-retries=1",
         ]
         path = f"{program.parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        _run([str(program), str(npm), *words], target, NPM_DOWN, {"PATH": path})
+        install_by([str(program), str(npm), *words], target, NPM_DOWN, {"PATH": path})
 
     return Node(program, _installed("npm", pins, install) / "node_modules")
 
@@ -121,7 +121,7 @@ def python_servers() -> PythonServers:
         venv.create(target, with_pip=True)
         wanted = [f"{name}=={version}" for name, version in pins.items()]
         pip = [str(target / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-        _run([*pip, *wanted], target, PIP_DOWN, {})
+        install_by([*pip, *wanted], target, PIP_DOWN, {})
 
     return PythonServers(_installed("python", about, install) / "bin")
 
@@ -156,7 +156,7 @@ def _locked(path: Path) -> Generator[None]:
         yield
 
 
-def _run(
+def install_by(
     command: list[str], cwd: Path, down: tuple[str, ...], environment: Mapping[str, str]
 ) -> None:
     """Run an installer. Skips when it says its registry is away, fails on anything else."""
@@ -174,5 +174,5 @@ def _run(
     if done.returncode == 0:
         return
     if any(sign in done.stdout for sign in down):
-        pytest.skip(f"{UNREACHABLE}: {command[-1]} and others")
+        pytest.skip(f"{UNREACHABLE}: {' '.join(command[1:4])} …")
     pytest.fail(f"{' '.join(command)} failed:\n{done.stdout[-4000:]}")

@@ -26,6 +26,7 @@ def house(tmp_path: Path) -> Path:
 
 def plant(house: Path, path: str, line: str) -> None:
     target = house / "mcpgw" / path
+    assert target.parent.is_dir()
     before = target.read_text() if target.exists() else '"""Planted."""\n'
     target.write_text(f"{before}\n{line}\n")
 
