@@ -28,6 +28,7 @@ SERVER_INFO: Final = _PREFIX + "serverInfo"
 LOG_LEVEL: Final = _PREFIX + "logLevel"
 SUBSCRIPTION_ID: Final = _PREFIX + "subscriptionId"
 PROGRESS_TOKEN: Final = "progressToken"  # noqa: S105 - the name of a key, no secret
+RELATED_TASK: Final = _PREFIX + "related-task"
 TRACE_META: Final = frozenset({"traceparent", "tracestate", "baggage"})
 
 HOP_META: Final = frozenset(
@@ -59,6 +60,12 @@ CACHEABLE: Final = frozenset(
 """Methods whose complete modern results must carry `ttlMs` and `cacheScope`."""
 
 MAY_NEED_INPUT: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
+
+CORE_TASKS: Final = frozenset({"2025-11-25"})
+"""Revisions with tasks of their own; later ones have them as an extension."""
+
+WAITS: Final = frozenset({"tasks/result"})
+"""Methods that are answered when something else has ended, however long that takes."""
 
 NAME_PARAM: Final = {
     "tools/call": "name",

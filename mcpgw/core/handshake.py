@@ -8,13 +8,13 @@ client did not declare). Nothing here knows a transport.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Final
 
 from msgspec import Raw
 
 from mcpgw import __version__
-from mcpgw.core import wire
+from mcpgw.core import extensions, wire
 from mcpgw.core.eras import (
     CLIENT_ASKS,
     CLIENT_CAPABILITIES,
@@ -29,7 +29,7 @@ from mcpgw.core.eras import (
     SERVER_INFO,
     UNSUPPORTED_VERSION,
 )
-from mcpgw.model.calls import JsonObject, RpcError
+from mcpgw.model.calls import Context, JsonObject, RpcError
 from mcpgw.model.ports import LinkInfo, UpstreamError
 
 IMPLEMENTATION: Final = wire.dump({"name": "mcpgw", "title": "mcpgw", "version": __version__})
@@ -40,17 +40,42 @@ MODERN_ERRORS: Final = frozenset({HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORT
 
 MAX_INSTRUCTIONS: Final = 256 * 1024  # characters of a server's instructions that are kept
 
+_ASKS: Final = tuple(sorted(CLIENT_ASKS))
 _LATEST_RAW: Final = wire.dump(LATEST)
 _UNNAMED: Final = wire.dump({"name": "unnamed", "version": ""})
 
 
 def routed(capabilities: Mapping[str, Raw]) -> dict[str, Raw]:
-    """The part of a client's capabilities that mcpgw can carry, in a stable order."""
-    return {name: capabilities[name] for name in sorted(CLIENT_ASKS) if name in capabilities}
+    """What a client can be asked, as far as mcpgw can carry it, in a stable order."""
+    return {name: capabilities[name] for name in _ASKS if name in capabilities}
+
+
+def declared(ctx: Context) -> dict[str, Raw]:
+    """What a legacy server is told of the client; what the server knows shows only afterwards."""
+    told = routed(ctx.capabilities)
+    if extensions.MEMBER in ctx.capabilities:
+        passed = {
+            id: settings
+            for id, settings in extensions.passable(ctx).items()
+            if id not in extensions.MODERN_ONLY
+        }
+        if passed:
+            told[extensions.MEMBER] = wire.dump_object(passed)
+    return told
+
+
+def declared_to(ctx: Context, known: Container[str]) -> dict[str, Raw]:
+    """What a modern server is told of the client; `known` are the extensions the server has."""
+    told = routed(ctx.capabilities)
+    if known and extensions.MEMBER in ctx.capabilities:
+        passed = extensions.common(ctx, known)
+        if passed:
+            told[extensions.MEMBER] = wire.dump_object(passed)
+    return told
 
 
 def initialize_params(capabilities: Mapping[str, Raw]) -> JsonObject:
-    """Params of `initialize`. capabilities: already `routed`; empty for a shared session."""
+    """Params of `initialize`. capabilities: as `declared`; empty for a shared session."""
     return {
         "protocolVersion": wire.dump(LATEST_LEGACY),
         "capabilities": wire.dump_object(capabilities),
@@ -59,7 +84,7 @@ def initialize_params(capabilities: Mapping[str, Raw]) -> JsonObject:
 
 
 def modern_meta(capabilities: Mapping[str, Raw], revision: str = LATEST) -> dict[str, Raw]:
-    """The `_meta` keys that every modern request must carry. capabilities: already `routed`."""
+    """The `_meta` keys that every modern request must carry. capabilities: as `declared_to`."""
     return {
         PROTOCOL_VERSION: _LATEST_RAW if revision == LATEST else wire.dump(revision),
         CLIENT_INFO: IMPLEMENTATION,

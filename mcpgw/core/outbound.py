@@ -6,7 +6,7 @@ translated in one place. Ids and progress tokens are the link's; they come in as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Final
 
 import msgspec
@@ -29,7 +29,7 @@ from mcpgw.core.eras import (
     SUBSCRIPTION_ID,
     UPSTREAM_FAILED,
 )
-from mcpgw.core.handshake import IMPLEMENTATION, has, routed
+from mcpgw.core.handshake import IMPLEMENTATION, declared_to, has
 from mcpgw.model.calls import (
     Ask,
     Call,
@@ -44,6 +44,7 @@ from mcpgw.model.calls import (
     Reply,
     ResourceUpdated,
     RpcError,
+    TaskChanged,
 )
 from mcpgw.model.ports import LinkInfo, UpstreamError
 
@@ -55,6 +56,9 @@ CANCELLED: Final = "notifications/cancelled"
 PROGRESS: Final = "notifications/progress"
 MESSAGE: Final = "notifications/message"
 RESOURCE_UPDATED: Final = "notifications/resources/updated"
+TASK_CHANGED: Final = frozenset({"notifications/tasks", "notifications/tasks/status"})
+"""As the extension names it, and as 2025-11-25 does."""
+
 LIST_CHANGED: Final = {
     "notifications/tools/list_changed": ListChanged("tools"),
     "notifications/prompts/list_changed": ListChanged("prompts"),
@@ -99,17 +103,27 @@ def legacy_params(call: Call, token: int | str | None = None) -> Mapping[str, Ra
 
 
 def modern_request(
-    call: Call, id: int | str, token: int | str | None = None, *, revision: str = LATEST
+    call: Call,
+    id: int | str,
+    token: int | str | None = None,
+    *,
+    revision: str = LATEST,
+    known: Container[str] = (),
 ) -> bytes:
     """`call` as a request of 2026-07-28, answers and state of a retry included.
 
-    token: None asks for no progress. revision: what was agreed with the server.
+    token: None asks for no progress. revision: what was agreed with the server. known: the
+    extensions that the server has.
     """
-    return wire.request(id, call.method, modern_params(call, token, revision=revision))
+    return wire.request(id, call.method, modern_params(call, token, revision=revision, known=known))
 
 
 def modern_params(
-    call: Call, token: int | str | None = None, *, revision: str = LATEST
+    call: Call,
+    token: int | str | None = None,
+    *,
+    revision: str = LATEST,
+    known: Container[str] = (),
 ) -> JsonObject:
     """The params of `modern_request`."""
     ctx = call.ctx
@@ -117,7 +131,7 @@ def modern_params(
     meta[PROTOCOL_VERSION] = _LATEST if revision == LATEST else wire.dump(revision)
     meta[CLIENT_INFO] = IMPLEMENTATION
     meta[CLIENT_CAPABILITIES] = (
-        wire.dump_object(routed(ctx.capabilities)) if ctx.capabilities else wire.EMPTY
+        wire.dump_object(declared_to(ctx, known)) if ctx.capabilities else wire.EMPTY
     )
     if ctx.log_level is not None:
         meta[LOG_LEVEL] = wire.dump(ctx.log_level)
@@ -202,6 +216,8 @@ def note(method: str, params: JsonObject) -> Note:
         return Log(wire.text(params.get("level")) or "info", params)
     if method == RESOURCE_UPDATED and (uri := wire.text(params.get("uri"))) is not None:
         return ResourceUpdated(uri, params)
+    if method in TASK_CHANGED and (task := wire.text(params.get("taskId"))) is not None:
+        return TaskChanged(task, params)
     return OtherNote(method, params)
 
 

@@ -136,6 +136,13 @@ class ResourceUpdated(Struct, frozen=True):
     params: JsonObject
 
 
+class TaskChanged(Struct, frozen=True):
+    """A task has another state; `params` are the note's, its `taskId` included."""
+
+    id: str
+    params: JsonObject
+
+
 class OtherNote(Struct, frozen=True):
     """A note the gateway has no rule for."""
 
@@ -143,13 +150,16 @@ class OtherNote(Struct, frozen=True):
     params: JsonObject
 
 
-Note: TypeAlias = Progress | Log | Listening | ListChanged | ResourceUpdated | OtherNote
+Note: TypeAlias = (
+    Progress | Log | Listening | ListChanged | ResourceUpdated | TaskChanged | OtherNote
+)
 
 
 class RpcError(Exception):
     """A JSON-RPC error that travels from the answering side to the caller.
 
     data: the error's `data`, as bytes; None leaves the member out.
+    raw: the whole error object as the other side sent it; it goes on as it is.
     http_status: what an HTTP front answers with, where the specification ties one to the error.
     retry_after: seconds until the call may succeed, for refusals by a limit.
     """
@@ -162,6 +172,7 @@ class RpcError(Exception):
         *,
         http_status: int | None = None,
         retry_after: float | None = None,
+        raw: JsonObject | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -169,3 +180,4 @@ class RpcError(Exception):
         self.data = data
         self.http_status = http_status
         self.retry_after = retry_after
+        self.raw = raw

@@ -15,12 +15,14 @@ from typing import Final
 import anyio
 from msgspec import Raw
 
-from mcpgw.core import outbound, wire
+from mcpgw.core import extensions, outbound, wire
 from mcpgw.core.eras import (
     ASK_CAPABILITY,
+    CLIENT_ASKS,
     INVALID_PARAMS,
     LOG_LEVELS,
     METHOD_NOT_FOUND,
+    WAITS,
 )
 from mcpgw.core.handshake import discover_result, has, initialize_params, initialized, modern_meta
 from mcpgw.model.calls import (
@@ -46,6 +48,7 @@ __all__ = ["Channel", "Conversation", "Outcome", "tell"]
 
 JUNK_LOGGED: Final = 10  # unreadable messages of one link that are logged; the rest is counted
 JUNK_SHOWN: Final = 200  # bytes of an unreadable message that are logged
+LONGEST: Final = 86_400.0  # seconds for a method that waits for something else to end
 FOLLOW_AGAIN: Final = 30.0  # seconds until a subscription of ours that ended is opened again
 
 LISTEN: Final = "subscriptions/listen"
@@ -78,7 +81,8 @@ class Conversation(Inflight):
         self._heard = heard
         self._subscribed: dict[str, int] = {}
         self._level = len(LOG_LEVELS)
-        self._can_ask = bool(capabilities)
+        self._can_ask = not CLIENT_ASKS.isdisjoint(capabilities)
+        self._known: frozenset[str] | None = None
 
     # ------------------------------------------------------------ requests of the gateway
 
@@ -147,10 +151,10 @@ class Conversation(Inflight):
             await self._set_level(ctx.log_level, info)
         entry = self._begin(call, caller if attends else None)
         entry.deadline = ctx.deadline
-        self._arm(entry, self._server.timeout)
+        self._arm(entry, LONGEST if method in WAITS else self._server.timeout)
         token = entry.id if call.wants_progress else None
         if info.modern:
-            message = outbound.modern_request(call, entry.id, token, revision=info.revision)
+            message = self._modern_request(call, info, entry.id, token)
         else:
             message = outbound.legacy_request(call, entry.id, token)
         outcome = await self._answer(entry, message)
@@ -161,6 +165,11 @@ class Conversation(Inflight):
         if not info.modern:
             return outbound.legacy_reply(method, outcome)
         return self._modern_reply(method, outcome)
+
+    def _modern_request(self, call: Call, info: LinkInfo, id: int, token: int | None) -> bytes:
+        if self._known is None:
+            self._known = frozenset(extensions.of(info.capabilities))
+        return outbound.modern_request(call, id, token, revision=info.revision, known=self._known)
 
     def _modern_reply(self, method: str, result: JsonObject) -> Reply:
         try:
@@ -179,7 +188,7 @@ class Conversation(Inflight):
         entry = self._begin(call, caller)
         entry.wanted = outbound.wanted(call)
         self._arm(entry, self._server.timeout)
-        message = outbound.modern_request(call, entry.id, None, revision=info.revision)
+        message = self._modern_request(call, info, entry.id, None)
         outcome = await self._answer(entry, message)
         if isinstance(outcome, RpcError):
             raise outcome

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from mcpgw.core import wire
-from mcpgw.core.eras import LOG_LEVELS, TIMED_OUT
+from mcpgw.core.eras import LOG_LEVELS, TIMED_OUT, WAITS
 from mcpgw.core.outbound import failed
 from mcpgw.core.references import is_reference
 from mcpgw.core.sse import Decoder, Event, StreamError
@@ -28,6 +28,7 @@ JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
 ACCEPT: Final = f"{JSON}, {EVENTS}"
 
+LONGEST: Final = 86_400.0  # seconds for a method that waits for something else to end
 HANDSHAKE: Final = 30.0  # seconds to agree on a revision, however long calls may take
 QUIET: Final = 600.0  # seconds a listening stream may be silent before it counts as lost
 MAX_REFUSAL: Final = 256 * 1024  # bytes that are read of a body that comes with an error status
@@ -81,8 +82,11 @@ class Peer:
     def forwarded(self, ctx: Context) -> Fields:
         return auth.forwarded(self.server, ctx) if self.server.forward_headers else []
 
-    def patience(self, ctx: Context | None = None) -> Patience:
-        return Patience(self.server, self.server.timeout, None if ctx is None else ctx.deadline)
+    def patience(self, call: Call | None = None) -> Patience:
+        if call is None:
+            return Patience(self.server, self.server.timeout, None)
+        idle = LONGEST if call.method in WAITS else self.server.timeout
+        return Patience(self.server, idle, call.ctx.deadline)
 
     async def send(
         self,

@@ -25,7 +25,7 @@ from mcpgw.core.eras import (
     SENDS_VERSION_HEADER,
     TIMED_OUT,
 )
-from mcpgw.core.handshake import discover_result, has, initialize_params, initialized, routed
+from mcpgw.core.handshake import discover_result, has, initialize_params, initialized
 from mcpgw.model.calls import (
     NOTHING,
     Call,
@@ -86,7 +86,7 @@ class HttpLegacyLink:
     ) -> None:
         self._server = server
         self._peer = Peer(server, client, secrets)
-        self._capabilities = routed(capabilities)
+        self._capabilities = capabilities
         self._ids = itertools.count(1)
         self._session: Session | None = None
         self._renewing = anyio.Lock()
@@ -162,7 +162,7 @@ class HttpLegacyLink:
 
     async def _call(self, call: Call, caller: Caller) -> Reply:
         id = next(self._ids)
-        patience = self._peer.patience(call.ctx)
+        patience = self._peer.patience(call)
         body = outbound.legacy_request(call, id, token_of(call, id))
         entry = self._board.enter(id, call, caller, patience)
         try:

@@ -33,6 +33,7 @@ from mcpgw.model.calls import (
     Progress,
     ResourceUpdated,
     RpcError,
+    TaskChanged,
 )
 from mcpgw.model.ports import Caller, LinkInfo, UpstreamError
 from mcpgw.upstream.http1 import Response
@@ -219,7 +220,7 @@ class Talk:
                 scope.cancel()
             return
         note = outbound.note(message.method, message.params)
-        if isinstance(note, ListChanged | ResourceUpdated):
+        if isinstance(note, ListChanged | ResourceUpdated | TaskChanged):
             self._back.stray(note)
             return
         if isinstance(note, Progress):

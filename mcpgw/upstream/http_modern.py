@@ -15,7 +15,7 @@ from typing import Final, Literal
 import anyio
 from msgspec import Raw
 
-from mcpgw.core import headers, outbound, wire
+from mcpgw.core import extensions, headers, outbound, wire
 from mcpgw.core.eras import LATEST, METHOD_NOT_FOUND
 from mcpgw.core.handshake import (
     common,
@@ -38,6 +38,7 @@ from mcpgw.model.calls import (
     Reply,
     ResourceUpdated,
     RpcError,
+    TaskChanged,
 )
 from mcpgw.model.config import Server
 from mcpgw.model.ports import Caller, LinkInfo, LinkStatus, Secrets, UpstreamError
@@ -95,6 +96,7 @@ class HttpModernLink:
         self._heard = heard
         self._info = discovered
         self._revision = LATEST if discovered is None else discovered.revision
+        self._known = frozenset[str]() if discovered is None else _known(discovered)
         self._ids = itertools.count(1)
         self._heads: dict[str, Fields] = {}  # by method: the fields that need no look at the call
         self._base: Fields | None = None
@@ -104,7 +106,7 @@ class HttpModernLink:
         info = self._info
         if info is None:
             info = self._info = await self._discover()
-            self._revision = info.revision
+            self._revision, self._known = info.revision, _known(info)
             self._heads.clear()
         task_status.started(info)
         kinds: tuple[ListKind, ...] = tuple(
@@ -128,9 +130,11 @@ class HttpModernLink:
     # One call.
 
     async def _call(self, call: Call, caller: Caller) -> Reply:
-        patience = self._peer.patience(call.ctx)
+        patience = self._peer.patience(call)
         id = next(self._ids)
-        body = outbound.modern_request(call, id, token_of(call, id), revision=self._revision)
+        body = outbound.modern_request(
+            call, id, token_of(call, id), revision=self._revision, known=self._known
+        )
         response = await self._peer.send(
             "POST", self._fields(call), body, patience, idempotent=call.method in IDEMPOTENT
         )
@@ -199,7 +203,7 @@ class HttpModernLink:
             patience.more()
             if not call.wants_progress:
                 return
-        elif isinstance(note, ListChanged | ResourceUpdated):
+        elif isinstance(note, ListChanged | ResourceUpdated | TaskChanged):
             self._heard(note)  # of no call, wherever it was sent
             return
         elif isinstance(note, Log) and not hears(call.ctx, note):
@@ -210,7 +214,9 @@ class HttpModernLink:
     # Listening.
 
     async def _listen(self, call: Call, caller: Caller) -> Reply:
-        body = outbound.modern_request(call, next(self._ids), revision=self._revision)
+        body = outbound.modern_request(
+            call, next(self._ids), revision=self._revision, known=self._known
+        )
         return await self._subscribe(self._fields(call), body, caller.tell)
 
     async def _subscribe(
@@ -345,6 +351,11 @@ class _Ears:
                     self._heard(ListChanged(kind))
         else:
             self._heard(note)
+
+
+def _known(info: LinkInfo) -> frozenset[str]:
+    """The extensions that the server has."""
+    return frozenset(extensions.of(info.capabilities))
 
 
 def _reply(method: str, message: wire.Message) -> Reply:

@@ -21,9 +21,9 @@ import anyio
 import anyio.abc
 from msgspec import Raw
 
-from mcpgw.core import wire
+from mcpgw.core import extensions, wire
 from mcpgw.core.eras import CLIENT_ASKS, LEGACY, LIMITED
-from mcpgw.core.handshake import routed
+from mcpgw.core.handshake import declared
 from mcpgw.model.calls import NOTHING, Context, Note, RpcError
 from mcpgw.model.config import Server
 from mcpgw.model.ports import Heard, Lease, Link, LinkInfo, Secrets, UpstreamError
@@ -98,8 +98,10 @@ class Pool:
         site = self._sites.get(server.id)
         if site is not None and site.era == "modern" and not _met_as_legacy(site, ctx):
             return whose
-        asks = ", ".join([name for name in _ASKS if name in ctx.capabilities])
-        return f"{whose} ({asks})" if asks else whose
+        told = [name for name in _ASKS if name in ctx.capabilities]
+        if extensions.MEMBER in ctx.capabilities:
+            told += [id for id in extensions.passable(ctx) if id not in extensions.MODERN_ONLY]
+        return f"{whose} ({', '.join(told)})" if told else whose
 
     def retire(self, server_id: str) -> None:
         """The server's entry changed or went: no new call on its links, which end soon."""
@@ -170,9 +172,9 @@ class Pool:
         capabilities = NOTHING
         legacy = _met_as_legacy(site, ctx)
         if ctx.capabilities and (site.era != "modern" or legacy):
-            capabilities = routed(ctx.capabilities)
+            capabilities = declared(ctx)
             if capabilities:
-                key = f"{home}\0{ctx.principal.id}\0{_owner(ctx, capabilities)}"
+                key = _private(home, ctx, capabilities)
         if legacy:
             key += "\0legacy"
         berth = site.berths.get(key)
@@ -183,7 +185,7 @@ class Pool:
                 self.scope(server, ctx),
                 home=home,
                 capabilities=capabilities,
-                alone=ctx.session is None,
+                alone=ctx.session is None and not CLIENT_ASKS.isdisjoint(capabilities),
                 legacy=legacy,
             )
             site.berths[key] = berth
@@ -515,11 +517,18 @@ def _met_as_legacy(site: Site, ctx: Context) -> bool:
     return site.era == "modern" and site.legacy is not False and ctx.revision in _LEGACY
 
 
-def _owner(ctx: Context, capabilities: Mapping[str, Raw]) -> str:
-    """Who owns a link with capabilities: a session, or all calls that declare the same."""
-    if ctx.session is not None:
-        return f"session:{ctx.session}"
-    return hashlib.sha256(wire.dump_object(capabilities)).hexdigest()
+def _private(home: str, ctx: Context, capabilities: Mapping[str, Raw]) -> str:
+    """The key of links that declare `capabilities`.
+
+    Where the client can be asked, they are one session's, or those of the calls of one principal
+    that declare the same; extensions alone are shared like links that declare nothing.
+    """
+    if ctx.session is not None and not CLIENT_ASKS.isdisjoint(capabilities):
+        return f"{home}\0{ctx.principal.id}\0session:{ctx.session}"
+    same = hashlib.sha256(wire.dump_object(capabilities)).hexdigest()
+    if CLIENT_ASKS.isdisjoint(capabilities):
+        return f"{home}\0{same}"
+    return f"{home}\0{ctx.principal.id}\0{same}"
 
 
 def _evict(slots: Iterable[Slot]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ import anyio.abc
 import pytest
 
 from mcpgw.model.calls import Context, Done, ListChanged, Note, RpcError
-from mcpgw.model.config import Server, Snapshot
+from mcpgw.model.config import Endpoint, Server, Snapshot
 from mcpgw.model.ports import Caller, Lease, UpstreamError
 from mcpgw.upstream import pool as pool_module
 from mcpgw.upstream import site as site_module
@@ -241,6 +242,69 @@ async def test_what_is_not_routed_makes_no_link_of_its_own() -> None:
         await p.call(one, ctx(capabilities=obj(experimental={})))
 
         assert len(p.pids) == 1
+
+
+CAPABILITIES: dict[str, Any] = {
+    "elicitation": {"form": {}, "url": {}},
+    "sampling": {"tools": {}, "context": {}},
+    "roots": {"listChanged": False},
+    "extensions": {"io.modelcontextprotocol/ui": {"mimeTypes": ["text/html;profile=mcp-app"]}},
+}
+
+
+async def test_a_legacy_server_hears_exactly_what_its_caller_declared() -> None:
+    hidden: Any = {"experimental": {"x": {}}, "tasks": {"list": {}}}
+    every = [
+        tuple(combination)
+        for size in range(len(CAPABILITIES) + 1)
+        for combination in itertools.combinations(CAPABILITIES, size)
+    ]
+    legacy = LegacyServer()
+    async with running(legacy), pooled() as p:
+        one = server("web", transport="http", url=legacy.url, command=())
+        for at, names in enumerate(every):
+            declared: Any = {name: CAPABILITIES[name] for name in names}
+            who = ctx(capabilities=obj(**declared, **hidden), session=str(at))
+            await p.call(one, who)
+            session = legacy.of("tools/call")[-1].headers["mcp-session-id"]
+            begun = legacy.of("initialize")[int(session.removeprefix("session-")) - 1]
+            assert begun.params["capabilities"] == declared
+        assert len(legacy.sessions) >= len(every)
+
+
+async def test_a_modern_server_hears_exactly_what_its_caller_declared() -> None:
+    modern = ModernServer()
+    modern.capabilities = {"tools": {}, "extensions": {"com.example/x": {}, "com.example/y": {}}}
+    async with running(modern), pooled() as p:
+        one = server("web", transport="http", url=modern.url, command=())
+        extensions = {"com.example/x": {"a": None}, "com.example/z": {}}
+        declared = {**CAPABILITIES, "extensions": extensions}
+        at_one = Endpoint(frozenset({one.id}), native=True)
+        await p.call(one, ctx(capabilities=obj(**declared), endpoint=at_one))
+        await p.call(one, ctx(capabilities=obj(**declared)))
+        heard = [
+            exchange.params["_meta"]["io.modelcontextprotocol/clientCapabilities"]
+            for exchange in modern.of("tools/call")
+        ]
+        asks = {name: value for name, value in CAPABILITIES.items() if name != "extensions"}
+        assert heard == [{**asks, "extensions": {"com.example/x": {"a": None}}}, asks]
+
+
+async def test_sessions_that_declare_extensions_alone_share_a_link() -> None:
+    one = echo()
+    apps: Any = {"io.modelcontextprotocol/ui": {}}
+    async with pooled() as p:
+        for session in ("1", "2", None):
+            await p.call(one, ctx(capabilities=obj(extensions=apps), session=session))
+        told = await p.call(one, ctx(capabilities=obj(extensions=apps)), "counts")
+        assert told["client_capabilities"] == {"extensions": apps}
+        assert len(p.pids) == 1
+        other: Any = {"io.modelcontextprotocol/ui": {"mimeTypes": []}}
+        await p.call(one, ctx(capabilities=obj(extensions=other)))
+        await p.call(one, ctx("bob", capabilities=obj(extensions=apps)))
+        assert len(p.pids) == 3
+        scope = p.pool.scope(one, ctx(capabilities=obj(extensions=apps)))
+        assert scope == "key-ann (io.modelcontextprotocol/ui)"
 
 
 async def test_what_a_legacy_server_offers_is_known_by_what_the_caller_can() -> None:
