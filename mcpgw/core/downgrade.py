@@ -54,7 +54,7 @@ def result(revision: str, method: str, modern: Mapping[str, Raw]) -> JsonObject:
 def error(method: str, modern: RpcError) -> RpcError:
     """An error as legacy revisions number it."""
     if method == "resources/read" and modern.code == INVALID_PARAMS and _about_uri(modern):
-        return RpcError(LEGACY_RESOURCE_NOT_FOUND, modern.message, modern.data)
+        return wire.recoded(modern, LEGACY_RESOURCE_NOT_FOUND)
     return modern
 
 

@@ -168,7 +168,7 @@ def legacy_reply(method: str, result: JsonObject) -> Done:
 def legacy_error(call: Call, error: RpcError) -> NeedInput:
     """A legacy error in the core's dialect: raised, or the URL elicitations it stands for."""
     if error.code == LEGACY_RESOURCE_NOT_FOUND:
-        raise RpcError(INVALID_PARAMS, error.message, error.data)
+        raise wire.recoded(error, INVALID_PARAMS)
     asks = _url_asks(error) if error.code == LEGACY_URL_ELICITATION else None
     if not asks or call.method not in MAY_NEED_INPUT or _declined(call):
         raise error

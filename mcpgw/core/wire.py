@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any, NoReturn, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, TypeAlias, cast
 
 import msgspec
 from msgspec import Raw, Struct
@@ -63,19 +63,13 @@ class Response(Struct, frozen=True):
 Message: TypeAlias = Request | Notification | Response
 
 
-class _Error(Struct):
-    code: int = INTERNAL_ERROR
-    message: str = ""
-    data: Raw = _ABSENT  # not `Raw | None`, which msgspec takes for null alone
-
-
 class _Envelope(Struct):
     jsonrpc: str = ""
     id: Raw = _ABSENT
     method: str | None = None
     params: JsonObject | None = None
     result: JsonObject | None = None
-    error: _Error | None = None
+    error: JsonObject | None = None
 
 
 class _Id(Struct):
@@ -88,6 +82,7 @@ _object = msgspec.json.Decoder(dict[str, Raw])
 _array = msgspec.json.Decoder(list[Raw])
 _string = msgspec.json.Decoder(str)
 _key = msgspec.json.Decoder(int | str)
+_integer = msgspec.json.Decoder(int)
 _encoder = msgspec.json.Encoder()
 
 
@@ -200,7 +195,7 @@ def value(raw: Raw | bytes) -> Any:  # noqa: ANN401 - a JSON value is any of sev
 
 def dump(content: object) -> Raw:
     """`content` as JSON bytes."""
-    return Raw(_encoder.encode(content))
+    return Raw(_encode(content))
 
 
 def dump_object(content: Mapping[str, Raw]) -> Raw:
@@ -221,10 +216,19 @@ def result(id: Raw | int | str, result: Mapping[str, Raw]) -> bytes:
 
 
 def error(id: Raw | int | str | None, error: RpcError | BadMessage) -> bytes:
-    body: dict[str, object] = {"code": error.code, "message": error.message}
-    if isinstance(error, RpcError) and error.data is not None:
-        body["data"] = error.data
+    body: Mapping[str, object] = {"code": error.code, "message": error.message}
+    if isinstance(error, RpcError):
+        if error.raw is not None:
+            body = error.raw
+        elif error.data is not None:
+            body = {**body, "data": error.data}
     return _encode({"jsonrpc": "2.0", "id": id, "error": body})
+
+
+def recoded(error: RpcError, code: int) -> RpcError:
+    """The same error under another code."""
+    raw = None if error.raw is None else {**error.raw, "code": dump(code)}
+    return RpcError(code, error.message, error.data, raw=raw)
 
 
 def id_key(id: Raw) -> int | str:
@@ -241,15 +245,37 @@ def _message(envelope: _Envelope) -> Message:
         _check_id(id)
         return Request(id, envelope.method, params)
     if envelope.error is not None:
-        failed = envelope.error
-        data = None if failed.data is _ABSENT else failed.data
-        return Response(_valid(id), None, RpcError(failed.code, failed.message, data))
+        return Response(_valid(id), None, _error(envelope.error))
     if envelope.result is not None and id is not _ABSENT:
         _check_id(id)
         return Response(id, envelope.result)
     raise BadMessage(
         INVALID_REQUEST, "neither a request, a notification nor a response", _valid(id)
     )
+
+
+def _error(raw: JsonObject) -> RpcError:
+    """An error object; a code or message of the wrong type becomes what the rules want."""
+    told, said = raw.get("code"), raw.get("message")
+    try:
+        code = INTERNAL_ERROR if told is None else _integer.decode(told)
+    except msgspec.DecodeError:
+        code = INTERNAL_ERROR
+        raw["code"] = dump(code)
+    if told is None:
+        raw["code"] = dump(code)
+    message = text(said)
+    if message is None:
+        lone = said is not None and bytes(said)[:1] == b'"'  # a lone surrogate, only for show
+        message = _shown(said) if lone and said is not None else ""
+        if not lone:
+            raw["message"] = dump(message)
+    return RpcError(code, message, raw.get("data"), raw=raw)
+
+
+def _shown(said: Raw) -> str:
+    """A string that may hold lone surrogates, without them."""
+    return str(value(said)).encode(errors="replace").decode()
 
 
 def _check_id(id: Raw) -> None:
@@ -286,11 +312,14 @@ def _slow_encode(content: object) -> bytes:
     if isinstance(content, Raw):
         return bytes(content)
     if isinstance(content, Mapping):
-        pairs: Mapping[str, object] = content  # pyright: ignore[reportUnknownVariableType]
+        pairs = cast("Mapping[str, object]", content)
         body = b",".join(
             json.dumps(key).encode() + b":" + _slow_encode(item) for key, item in pairs.items()
         )
         return b"{" + body + b"}"
+    if isinstance(content, list | tuple):
+        listed = cast("Sequence[object]", content)
+        return b"[" + b",".join(map(_slow_encode, listed)) + b"]"
     return json.dumps(content).encode()
 
 
@@ -310,17 +339,9 @@ def _slow_envelope(body: bytes, cause: Exception) -> _Envelope:
         envelope.method = text(method)
         if envelope.method is None:
             raise BadMessage(INVALID_REQUEST, "the method is not a string", _valid(envelope.id))
-    for name in ("params", "result"):
+    for name in ("params", "result", "error"):
         if (field := fields.get(name)) is not None and bytes(field) != b"null":
             setattr(envelope, name, members(field))
-    if (failed := fields.get("error")) is not None:
-        parts = members(failed)
-        code = number(parts.get("code"))
-        envelope.error = _Error(
-            int(code) if code is not None else INTERNAL_ERROR,
-            str(value(parts.get("message", Raw(b'""')))).encode(errors="replace").decode(),
-            parts.get("data", _ABSENT),
-        )
     return envelope
 
 

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from mcpgw.core import wire
-from mcpgw.core.eras import INVALID_REQUEST, PARSE_ERROR
+from mcpgw.core.eras import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR
 from mcpgw.core.wire import BadMessage, Notification, Request, Response
 from mcpgw.model.calls import RpcError
 
@@ -200,3 +201,44 @@ def test_any_params_cross_as_they_are(params: dict[str, Any], pretty: bool, lone
 def test_any_bytes_are_a_message_or_refused(body: bytes) -> None:
     with contextlib.suppress(BadMessage):  # any other exception fails
         wire.parse(body)
+
+
+ODD_ERRORS = [
+    rb'{"data":null,"code":-5,"message":"\ud83d","later":{"\ud83d":1e400}}',
+    rb'{"code":-5,"message":"\u0061","data":{"n":123456789012345678901234567890}}',
+]
+
+
+@pytest.mark.parametrize("error", ODD_ERRORS)
+def test_an_error_goes_on_as_it_came(error: bytes) -> None:
+    parsed = wire.parse(b'{"jsonrpc":"2.0","id":1,"error":' + error + b"}")
+    assert isinstance(parsed, wire.Response)
+    assert parsed.error is not None
+    assert parsed.error.code == -5
+    parsed.error.message.encode()  # it can be shown
+    sent = wire.error(7, parsed.error)
+    assert json.loads(sent) == {"jsonrpc": "2.0", "id": 7, "error": json.loads(error)}
+    recoded = json.loads(wire.error(7, wire.recoded(parsed.error, -6)))
+    assert recoded["error"] == {**json.loads(error), "code": -6}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (b"{}", INTERNAL_ERROR, ""),
+        (b'{"code":"x","message":[]}', INTERNAL_ERROR, ""),
+        (b'{"code":1.5,"message":"m"}', INTERNAL_ERROR, "m"),
+        (b'{"message":"m","x":"\\ud83d"}', INTERNAL_ERROR, "m"),
+    ],
+)
+def test_what_an_error_lacks_is_put_in(error: bytes, code: int, message: str) -> None:
+    parsed = wire.parse(b'{"jsonrpc":"2.0","id":1,"error":' + error + b"}")
+    assert isinstance(parsed, wire.Response)
+    assert parsed.error is not None
+    sent = json.loads(wire.error(7, parsed.error))["error"]
+    assert (sent["code"], sent["message"]) == (code, message)
+
+
+def test_lone_surrogates_cross_at_every_depth() -> None:
+    content = {"\ud83d": [{"\udc00": Raw(b"1e400")}, ["\ud83d"]]}
+    assert bytes(wire.dump(content)) == rb'{"\ud83d":[{"\udc00":1e400},["\ud83d"]]}'
