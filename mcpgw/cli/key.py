@@ -102,29 +102,29 @@ def show(ctx: typer.Context, name: o.KeyName, json: o.Json = False) -> None:
 
 @app.command("grant", help="Let a key use something.")
 def grant(ctx: typer.Context, name: o.KeyName, targets: o.Targets, json: o.Json = False) -> None:
-    from mcpgw.store import keys
+    from mcpgw.store import permits
 
     at = desk(ctx, as_json=json)
     with at.store() as store:
-        _changed(at, keys.grant(store, name, targets))
+        _changed(at, permits.grant(store, name, targets))
 
 
 @app.command("deny", help="Never let a key use something, whatever else it was granted.")
 def deny(ctx: typer.Context, name: o.KeyName, targets: o.Targets, json: o.Json = False) -> None:
-    from mcpgw.store import keys
+    from mcpgw.store import permits
 
     at = desk(ctx, as_json=json)
     with at.store() as store:
-        _changed(at, keys.deny(store, name, targets))
+        _changed(at, permits.deny(store, name, targets))
 
 
 @app.command("ungrant", help="Take back what was granted or denied, in the same words.")
 def ungrant(ctx: typer.Context, name: o.KeyName, targets: o.Targets, json: o.Json = False) -> None:
-    from mcpgw.store import keys
+    from mcpgw.store import permits
 
     at = desk(ctx, as_json=json)
     with at.store() as store:
-        _changed(at, keys.ungrant(store, name, targets))
+        _changed(at, permits.ungrant(store, name, targets))
 
 
 @app.command("rotate", help="Give a key a new secret, printed once; the old one works a while.")

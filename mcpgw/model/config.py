@@ -53,24 +53,28 @@ class Target(Struct, frozen=True):
 
     server: a server's id, or `*` for every server, also those added later.
     kind: None means every kind. glob: over native names (URIs for resources).
+    via: the group or policy it stands in, for people; it decides nothing.
     """
 
     server: str
     kind: Kind | None = None
     glob: str = "*"
+    via: str = ""
 
 
 class Level(Struct, frozen=True):
     """One step of the ladder a permission must pass: the key itself, its team, its organization.
 
-    grants None: not set. That grants nothing at the key and restricts nothing above it; an empty
-    tuple allows nothing anywhere.
+    grants None: not set. A key then has what its team is granted, and nothing without a team that
+    is; above the key it restricts nothing. An empty tuple allows nothing anywhere.
+    closed: why nothing passes here at all, such as "disabled"; empty when something may.
     """
 
     name: str  # "key", "team", "organization"
     label: str  # whose: the key's, the team's, the organization's name
     grants: tuple[Target, ...] | None
     denies: tuple[Target, ...] = ()
+    closed: str = ""
 
 
 class Principal(Struct, frozen=True, kw_only=True):
@@ -100,10 +104,12 @@ class Endpoint(Struct, frozen=True):
 
     servers: ids; None is every server the principal may use.
     native: names without the prefix (only with exactly one server).
+    groups: ids of groups whose targets are served besides `servers`.
     """
 
     servers: frozenset[str] | None = None
     native: bool = False
+    groups: frozenset[str] = frozenset()
 
 
 EVERYTHING = Endpoint()
@@ -114,7 +120,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
     servers: enabled ones by id. names: lower-case server names and aliases to ids.
     prefixes: public prefixes to ids. keys: principals by the SHA-256 (bytes) of the key's secret.
-    principals: the same by id. unusable: server id to the reason it cannot be used (say, a
+    principals: the same by id. groups: what groups stand for, by id; group_names: lower-case names
+    to ids. unusable: server id to the reason it cannot be used (say, a
     reference that resolves to nothing), for errors and status.
     generation: grows with every change of the configuration.
     """
@@ -126,6 +133,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     keys: Mapping[bytes, Principal]
     principals: Mapping[str, Principal]
     unusable: Mapping[str, str] = {}
+    groups: Mapping[str, tuple[Target, ...]] = {}
+    group_names: Mapping[str, str] = {}
 
 
 OWNER = Principal(

@@ -21,7 +21,7 @@ from typing import Final, TypeAlias
 
 from mcpgw.errors import Exit, GatewayError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """How many migrations this mcpgw knows; a store with a higher `user_version` is refused."""
 
 APPLICATION_ID: Final = 0x6D636777  # as schema.APPLICATION_ID, without its import; a test compares

@@ -9,89 +9,77 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import os
 import re
 import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from msgspec import Struct
+from msgspec import UNSET, UnsetType
 
-from mcpgw.core.access import EVERY_SERVER
 from mcpgw.errors import Exit, GatewayError
-from mcpgw.model.config import Target
-from mcpgw.store import audit, targets
+from mcpgw.store import audit, holders
 from mcpgw.store.db import Store
 from mcpgw.store.registry import missing
 
 PREFIX: Final = "mcpgw_"
 SHOWN: Final = len(PREFIX) + 6  # characters of a secret that the store keeps readable
+SHOWN_FOREIGN: Final = 4  # the same of a secret that was brought along, which may be short
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,63}")
+_FOREIGN = re.compile(r"[!-~]{16,1024}")
 
 
-class Key(Struct, frozen=True, kw_only=True):
+class Key(holders.Holder, frozen=True, kw_only=True):
     """A key without its secret. Times are seconds since the epoch.
 
-    start: the first characters of the present secret. grants None: none was ever given, which
-    allows nothing unless a team allows something; an empty tuple allows nothing at all.
-    targets, deny_targets: the same as typed words.
+    start: the first characters of the present secret. grants None: none was ever given, so the key
+    has what its team is granted; an empty tuple allows nothing at all.
     """
 
-    id: str
-    name: str
     start: str
-    created: float
     expires: float | None
     revoked: float | None
-    grants: tuple[Target, ...] | None
-    denies: tuple[Target, ...]
-    targets: tuple[str, ...]
-    deny_targets: tuple[str, ...]
+    team: str | None
+    org: str | None
 
 
 def create_key(
     store: Store,
     name: str,
     *,
+    team: str | None = None,
     expires: float | None = None,
     grants: Sequence[str] = (),
     now: float,
+    secret: str | None = None,
 ) -> tuple[Key, str]:
     """A new key and its secret, which nobody can tell again. grants: target words.
 
-    Raises GatewayError: bad_name, name_taken, bad_expiry, no_such_server, bad_target.
+    secret: one that exists already; else one is made. Raises GatewayError: bad_name, name_taken,
+    bad_expiry, bad_secret, secret_taken, no_such_team, no_such_server, bad_target.
     """
-    if _NAME.fullmatch(name) is None:
+    holders.check_name(store, "key", name)
+    if expires is not None and not now < expires < math.inf:
+        raise _bad_time("A key cannot expire before it is made.")
+    if secret is not None and _FOREIGN.fullmatch(secret) is None:
         raise GatewayError(
-            f'"{name}" cannot be the name of a key.',
-            why="It has 1 to 64 of A-Z, a-z, 0-9 and _.@+-, and begins with a letter or a digit.",
-            next="mcpgw key create --help",
-            code="bad_name",
+            f'That cannot be the secret of the key "{name}".',
+            why="A secret has 16 to 1024 printable ASCII characters and no blanks.",
+            next=f"mcpgw key create {name}",
+            code="bad_secret",
             exit=Exit.USAGE,
         )
-    if expires is not None and expires <= now:
-        raise _bad_time("A key cannot expire before it is made.")
-    key_id, secret = f"key_{os.urandom(8).hex()}", _mint()
+    secret = secret or _mint()
     with store.change() as connection:
-        if taken := _taken(store, name):
-            raise GatewayError(
-                f'There is a key called "{taken}" already.',
-                why="Names of keys are unique, upper and lower case count as one.",
-                next=f"mcpgw key rotate {taken}",
-                code="name_taken",
-                exit=Exit.MISSING,
-            )
-        connection.execute(
-            "INSERT INTO holders (id, kind, name, created) VALUES (?, 'key', ?, ?)",
-            (key_id, name, now),
-        )
+        parent = None if team is None else holders.get_team(store, team).id
+        key_id = holders.insert(store, connection, "key", name, now=now, parent=parent)
         connection.execute(
             "INSERT INTO keys (holder, start, expires) VALUES (?, ?, ?)",
-            (key_id, secret[:SHOWN], expires),
+            (key_id, _start(secret), expires),
         )
-        _keep(connection, key_id, secret)
-        _allow(store, connection, key_id, "allow", grants)
+        _keep(store, connection, key_id, secret)
+        holders.give(store, connection, key_id, "allow", grants)
         key = get_key(store, name)
         audit.record(connection, store, "key.create", key.name, after=_view(key))
     return key, secret
@@ -113,6 +101,43 @@ def get_key(store: Store, name: str) -> Key:
     return found[0]
 
 
+def set_key(
+    store: Store,
+    key: str,
+    /,
+    *,
+    name: str | UnsetType = UNSET,
+    team: str | UnsetType | None = UNSET,
+    enabled: bool | UnsetType = UNSET,
+    expires: float | UnsetType | None = UNSET,
+    inherit: bool | UnsetType = UNSET,
+) -> Key:
+    """Change a key in force. team None: it is in none; expires None: it never does.
+
+    inherit True: it forgets its own grants and has its team's again; False: it has only its own
+    from now on, be there none. Raises GatewayError: no_such_key, key_revoked, no_such_team,
+    bad_name, name_taken, bad_expiry.
+    """
+    with store.change() as connection:
+        old = in_force(store, key)
+        if team is not UNSET:
+            parent = None if team is None else holders.get_team(store, team).id
+            holders.set_parent(connection, old.id, parent)
+        if name is not UNSET:
+            holders.rename(store, connection, "key", old, name)
+        if enabled is not UNSET:
+            holders.set_enabled(connection, old.id, enabled)
+        if inherit is not UNSET:
+            holders.set_restricted(connection, old.id, not inherit)
+        if expires is not UNSET:
+            if expires is not None and not 0 <= expires < math.inf:
+                raise _bad_time("It is no moment.")
+            connection.execute("UPDATE keys SET expires = ? WHERE holder = ?", (expires, old.id))
+        return recorded(
+            store, connection, "key.set", old, get_key(store, old.name if name is UNSET else name)
+        )
+
+
 def rotate_key(store: Store, name: str, *, grace: float, now: float) -> tuple[Key, str]:
     """A new secret for a key; the old one works for `grace` seconds more.
 
@@ -122,7 +147,7 @@ def rotate_key(store: Store, name: str, *, grace: float, now: float) -> tuple[Ke
         raise _bad_time("The old secret cannot go on working for that long.")
     secret = _mint()
     with store.change() as connection:
-        key = _in_force(store, name)
+        key = in_force(store, name)
         if key.expires is not None and key.expires <= now:
             raise GatewayError(
                 f'The key "{key.name}" has expired.',
@@ -136,7 +161,7 @@ def rotate_key(store: Store, name: str, *, grace: float, now: float) -> tuple[Ke
             (now + grace, key.id),
         )
         connection.execute("DELETE FROM key_secrets WHERE key = ? AND until <= ?", (key.id, now))
-        _keep(connection, key.id, secret)
+        _keep(store, connection, key.id, secret)
         connection.execute("UPDATE keys SET start = ? WHERE holder = ?", (secret[:SHOWN], key.id))
         new = get_key(store, name)
         audit.record(
@@ -166,102 +191,8 @@ def revoke_key(store: Store, name: str, *, now: float) -> Key:
         return get_key(store, name)
 
 
-def grant(store: Store, name: str, words: Sequence[str]) -> Key:
-    """Let a key use what the words name. Raises no_such_key, no_such_server, bad_target."""
-    return _give(store, name, "allow", words)
-
-
-def deny(store: Store, name: str, words: Sequence[str]) -> Key:
-    """Never let a key use what the words name. Raises no_such_key, no_such_server, bad_target."""
-    return _give(store, name, "deny", words)
-
-
-def ungrant(store: Store, name: str, words: Sequence[str]) -> Key:
-    """Take back what was granted in these words or, where nothing was, what was denied in them.
-
-    All or nothing. Raises no_such_key, no_such_server, bad_target, no_such_grant.
-    """
-    with store.change() as connection:
-        key = _in_force(store, name)
-        for word in words:
-            target = targets.parse(store, word)
-            if not _take(connection, key.id, target):
-                held = [*key.targets, *(f"{one} (denied)" for one in key.deny_targets)]
-                raise GatewayError(
-                    f'The key "{key.name}" has neither a grant nor a deny of "{word}".',
-                    why=f"It has: {', '.join(held)}." if held else "It has none at all.",
-                    next=f"mcpgw key show {key.name}",
-                    code="no_such_grant",
-                    exit=Exit.MISSING,
-                )
-        return _recorded(store, connection, "key.ungrant", key)
-
-
-# ---------------------------------------------------------------- rows
-
-_NAMES_IN_FORCE = "SELECT name FROM holders WHERE kind = 'key' AND revoked IS NULL"
-_SELECT = (
-    "SELECT h.id, h.name, k.start, h.created, k.expires, h.revoked, h.restricted "
-    "FROM holders h JOIN keys k ON k.holder = h.id WHERE h.kind = 'key' "
-)
-
-
-def read_grants(
-    store: Store, holder: str | None = None
-) -> dict[tuple[str, str], tuple[Target, ...]]:
-    """Targets by (holder's id, "allow" or "deny"), oldest first; of all holders or of one."""
-    where = "" if holder is None else "WHERE holder = ?"
-    rows = store.query(
-        f"SELECT holder, effect, server, kind, glob FROM grants {where} ORDER BY id",  # noqa: S608
-        () if holder is None else (holder,),
-    )
-    found: dict[tuple[str, str], list[Target]] = {}
-    for one, effect, server, kind, glob in rows:
-        found.setdefault((one, effect), []).append(Target(server or EVERY_SERVER, kind, glob))
-    return {key: tuple(value) for key, value in found.items()}
-
-
-def _load(
-    store: Store, more: str = "ORDER BY h.name, h.created", values: tuple[str, ...] = ()
-) -> list[Key]:
-    rows = store.query(_SELECT + more, values)
-    grants = read_grants(store, rows[0]["id"] if len(rows) == 1 else None)
-    names = {row[0]: row[1] for row in store.query(_SERVER_NAMES)}
-    return [_key(row, grants, names) for row in rows]
-
-
-_LATEST = "AND h.name = ? ORDER BY h.revoked IS NULL DESC, h.revoked DESC, h.created DESC LIMIT 1"
-_SERVER_NAMES = "SELECT server, name FROM names WHERE kind = 'server'"
-
-
-def _key(
-    row: sqlite3.Row,
-    grants: dict[tuple[str, str], tuple[Target, ...]],
-    names: dict[str, str],
-) -> Key:
-    allowed = grants.get((row["id"], "allow"), ())
-    denied = grants.get((row["id"], "deny"), ())
-    return Key(
-        id=row["id"],
-        name=row["name"],
-        start=row["start"],
-        created=row["created"],
-        expires=row["expires"],
-        revoked=row["revoked"],
-        grants=allowed if row["restricted"] else None,
-        denies=denied,
-        targets=tuple(targets.words(one, names) for one in allowed),
-        deny_targets=tuple(targets.words(one, names) for one in denied),
-    )
-
-
-def _taken(store: Store, name: str) -> str | None:
-    """The name as the key in force that has it spells it."""
-    rows = store.query(_NAMES_IN_FORCE + " AND name = ?", (name,))
-    return rows[0][0] if rows else None
-
-
-def _in_force(store: Store, name: str) -> Key:
+def in_force(store: Store, name: str) -> Key:
+    """The key of this name. Raises no_such_key, key_revoked."""
     key = get_key(store, name)
     if key.revoked is not None:
         raise GatewayError(
@@ -274,69 +205,63 @@ def _in_force(store: Store, name: str) -> Key:
     return key
 
 
-def _keep(connection: sqlite3.Connection, key_id: str, secret: str) -> None:
-    digest = hashlib.sha256(secret.encode()).digest()
-    connection.execute("INSERT INTO key_secrets (hash, key) VALUES (?, ?)", (digest, key_id))
-
-
-def _give(store: Store, name: str, effect: str, words: Sequence[str]) -> Key:
-    with store.change() as connection:
-        key = _in_force(store, name)
-        _allow(store, connection, key.id, effect, words)
-        action = "key.grant" if effect == "allow" else "key.deny"
-        return _recorded(store, connection, action, key)
-
-
-def _allow(
-    store: Store,
-    connection: sqlite3.Connection,
-    holder: str,
-    effect: str,
-    words: Sequence[str],
-) -> None:
-    for word in words:
-        target = targets.parse(store, word)
-        server = None if target.server == EVERY_SERVER else target.server
-        connection.execute(
-            "INSERT OR IGNORE INTO grants (holder, effect, server, kind, glob) "
-            "VALUES (?, ?, ?, ?, ?)",
-            (holder, effect, server, target.kind, target.glob),
-        )
-    if words and effect == "allow":
-        connection.execute(
-            "UPDATE holders SET restricted = 1 WHERE id = ? AND restricted = 0", (holder,)
-        )
-
-
-def _take(connection: sqlite3.Connection, holder: str, target: Target) -> bool:
-    """Whether a grant, or else a deny, of this very target was there to be taken."""
-    server = None if target.server == EVERY_SERVER else target.server
-    for effect in ("allow", "deny"):
-        cursor = connection.execute(
-            "DELETE FROM grants WHERE holder = ? AND effect = ? AND server IS ? AND kind IS ? "
-            "AND glob = ?",
-            (holder, effect, server, target.kind, target.glob),
-        )
-        if cursor.rowcount:
-            return True
-    return False
-
-
-def _recorded(store: Store, connection: sqlite3.Connection, action: str, old: Key) -> Key:
-    new = get_key(store, old.name)
+def recorded(store: Store, connection: sqlite3.Connection, action: str, old: Key, new: Key) -> Key:
+    """The new key; the audit has what differs."""
     if new != old:
         before, after = audit.difference(_view(old), _view(new))
         audit.record(connection, store, action, old.name, before=before, after=after)
     return new
 
 
+# ---------------------------------------------------------------- rows
+
+_NAMES_IN_FORCE = "SELECT name FROM holders WHERE kind = 'key' AND revoked IS NULL"
+_SELECT = """SELECT h.*, k.start, k.expires, t.name AS team, o.name AS org FROM holders h
+    JOIN keys k ON k.holder = h.id
+    LEFT JOIN holders t ON t.id = h.parent LEFT JOIN holders o ON o.id = t.parent
+    WHERE h.kind = 'key' """
+_LATEST = "AND h.name = ? ORDER BY h.revoked IS NULL DESC, h.revoked DESC, h.created DESC LIMIT 1"
+
+
+def _load(
+    store: Store, more: str = "ORDER BY h.name, h.created", values: tuple[str, ...] = ()
+) -> list[Key]:
+    rows = store.query(_SELECT + more, values)
+    fields = holders.Fields(store, rows[0]["id"] if len(rows) == 1 else None)
+    return [
+        Key(
+            **fields.of(row),
+            start=row["start"],
+            expires=row["expires"],
+            revoked=row["revoked"],
+            team=row["team"],
+            org=row["org"],
+        )
+        for row in rows
+    ]
+
+
+def _keep(store: Store, connection: sqlite3.Connection, key_id: str, secret: str) -> None:
+    digest = hashlib.sha256(secret.encode()).digest()
+    if store.query("SELECT 1 FROM key_secrets WHERE hash = ?", (digest,)):
+        raise GatewayError(
+            "Another key has that secret already.",
+            why="A secret tells which key it is, so no two can share one.",
+            next="mcpgw key create NAME",
+            code="secret_taken",
+            exit=Exit.MISSING,
+        )
+    connection.execute("INSERT INTO key_secrets (hash, key) VALUES (?, ?)", (digest, key_id))
+
+
 def _view(key: Key) -> dict[str, object]:
-    return {
-        "start": key.start,
-        "expires": key.expires,
-        "grants": None if key.grants is None else key.targets,
-        "denies": key.deny_targets,
-    }
+    shown = holders.view(key)
+    del shown["org"], shown["revoked"]
+    return shown
+
+
+def _start(secret: str) -> str:
+    return secret[:SHOWN] if secret.startswith(PREFIX) else secret[:SHOWN_FOREIGN]
 
 
 def _mint() -> str:

@@ -73,10 +73,10 @@ _FIELDS: Final = tuple(name for name in ServerDraft.__struct_fields__ if name !=
 def add_server(store: Store, draft: ServerDraft) -> Server:
     """Register a server. Raises GatewayError: name_taken, bad_name, bad_server."""
     draft = _checked(draft)
-    _check_name(draft.name, "server")
+    check_new_name(draft.name, "server")
     server_id = f"srv_{os.urandom(8).hex()}"
     with store.change() as connection:
-        _check_free(store, draft.name)
+        check_free(store, draft.name)
         values = _values(draft)
         columns = ", ".join(values)
         marks = ", ".join("?" * len(values))
@@ -166,11 +166,14 @@ def missing(
     *,
     add: str,
     show: str | None = None,
+    typed: str | None = None,
 ) -> GatewayError:
     """No `noun` is called `name`. names: those told; known: those a slip may have meant.
 
-    add: the command that makes one; show: the verb that shows one, with its name left off.
+    add: the command that makes one; show: the verb that shows one, with its name left off;
+    typed: the noun as commands have it, where that is another word.
     """
+    typed = typed or noun
     names = sorted(names, key=str.lower)
     if not names:
         why, follow = f"No {noun} is registered yet.", add
@@ -178,11 +181,11 @@ def missing(
         told = ", ".join(names[:NAMES_TOLD])
         more = f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else ""
         count = f"1 {noun} is" if len(names) == 1 else f"{len(names)} {_plural(noun)} are"
-        why, follow = f"{count} registered: {told}{more}.", f"mcpgw {noun} list"
+        why, follow = f"{count} registered: {told}{more}.", f"mcpgw {typed} list"
         by_lower = {one.lower(): one for one in known}
         if close := get_close_matches(name.lower(), by_lower, n=1):
             meant = by_lower[close[0]]
-            follow = f"Did you mean {meant}?  {show or f'mcpgw {noun} show'} {meant}"
+            follow = f"Did you mean {meant}?  {show or f'mcpgw {typed} show'} {meant}"
     return GatewayError(
         f'There is no {noun} called "{name}".',
         why=why,
@@ -193,6 +196,8 @@ def missing(
 
 
 def _plural(noun: str) -> str:
+    if noun.endswith("y"):
+        return f"{noun[:-1]}ies"
     return f"{noun}es" if noun.endswith("s") else f"{noun}s"
 
 
@@ -215,10 +220,10 @@ def view(server: Server) -> dict[str, object]:
 
 def add_alias(store: Store, alias: str, server: str) -> Alias:
     """Give a server another name. Raises no_such_server, name_taken, bad_name."""
-    _check_name(alias, "alias")
+    check_new_name(alias, "alias")
     with store.change() as connection:
         owner = get_server(store, server)
-        _check_free(store, alias)
+        check_free(store, alias)
         connection.execute(
             "INSERT INTO names (name, kind, server) VALUES (?, 'alias', ?)", (alias, owner.id)
         )
@@ -294,9 +299,9 @@ def _values(draft: ServerDraft) -> dict[str, Value]:
 
 
 def _rename(store: Store, connection: sqlite3.Connection, old: Server, new: str) -> None:
-    _check_name(new, "server")
+    check_new_name(new, "server")
     if new.lower() != old.name.lower():
-        _check_free(store, new)
+        check_free(store, new)
     connection.execute(
         "UPDATE names SET name = ? WHERE server = ? AND kind = 'server'", (new, old.id)
     )
@@ -322,7 +327,8 @@ def _set_prefix(store: Store, connection: sqlite3.Connection, name: str, prefix:
 # ---------------------------------------------------------------- checks
 
 
-def _check_name(name: str, noun: str) -> None:
+def check_new_name(name: str, noun: str) -> None:
+    """Refuse what cannot be the name of a server, an alias or a group (bad_name)."""
     if (wrong := check_name(name)) is not None:
         raise GatewayError(
             f'"{name}" cannot be the name of {"an" if noun == "alias" else "a"} {noun}.',
@@ -333,7 +339,7 @@ def _check_name(name: str, noun: str) -> None:
         )
 
 
-def _check_free(store: Store, name: str) -> None:
+def check_free(store: Store, name: str) -> None:
     """One namespace, whatever the case. Call inside the change that takes the name."""
     rows = store.query(
         "SELECT t.name, t.kind, n.name AS owner FROM names t "

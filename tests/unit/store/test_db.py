@@ -62,7 +62,7 @@ def test_a_new_store_is_private_in_wal_mode_and_strict(store: Store, path: Path)
     assert store.query("PRAGMA journal_mode")[0][0] == "wal"
     tables = store.query("PRAGMA table_list")
     ours = [row for row in tables if not row["name"].startswith("sqlite_")]
-    assert len(ours) == 11
+    assert len(ours) == 18
     assert all(row["strict"] for row in ours)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mcpgw.errors import Exit, GatewayError
 from mcpgw.model.config import Target
-from mcpgw.store import audit, keys
+from mcpgw.store import audit, keys, permits
 from mcpgw.store.db import Store
 from mcpgw.store.registry import ServerDraft, add_server, remove_server, set_server
 
@@ -123,9 +123,9 @@ def test_words_and_targets(store: Store, servers: dict[str, str]) -> None:
 def test_words_that_name_nothing(store: Store, word: str, code: str) -> None:
     keys.create_key(store, "ann", now=NOW)
     for verb, words in (
-        (keys.grant, ["github", word]),
-        (keys.deny, ["github", word]),
-        (keys.ungrant, [word]),
+        (permits.grant, ["github", word]),
+        (permits.deny, ["github", word]),
+        (permits.ungrant, [word]),
     ):
         with pytest.raises(GatewayError) as caught:
             verb(store, "ann", words)
@@ -136,14 +136,14 @@ def test_words_that_name_nothing(store: Store, word: str, code: str) -> None:
 
 def test_taking_the_last_grant_away_leaves_nothing_not_no_opinion(store: Store) -> None:
     keys.create_key(store, "ann", now=NOW)
-    assert keys.grant(store, "ann", ["github"]).targets == ("github",)
-    assert keys.grant(store, "ann", ["github"]).targets == ("github",)
-    assert keys.ungrant(store, "ann", ["github"]).grants == ()
+    assert permits.grant(store, "ann", ["github"]).targets == ("github",)
+    assert permits.grant(store, "ann", ["github"]).targets == ("github",)
+    assert permits.ungrant(store, "ann", ["github"]).grants == ()
 
 
 def test_removing_the_server_takes_grants_along_and_leaves_nothing(store: Store) -> None:
     keys.create_key(store, "ann", grants=["github"], now=NOW)
-    keys.deny(store, "ann", ["github/drop_*", "jira"])
+    permits.deny(store, "ann", ["github/drop_*", "jira"])
     remove_server(store, "github")
     add_server(store, ServerDraft(name="github", command=("true",)))
     key = keys.get_key(store, "ann")
@@ -152,13 +152,13 @@ def test_removing_the_server_takes_grants_along_and_leaves_nothing(store: Store)
 
 def test_ungrant_takes_a_grant_first_and_else_a_deny(store: Store) -> None:
     keys.create_key(store, "ann", grants=["github"], now=NOW)
-    keys.deny(store, "ann", ["github", "jira"])
-    key = keys.ungrant(store, "ann", ["github"])
+    permits.deny(store, "ann", ["github", "jira"])
+    key = permits.ungrant(store, "ann", ["github"])
     assert (key.targets, key.deny_targets) == ((), ("github", "jira"))
-    key = keys.ungrant(store, "ann", ["jira"])
+    key = permits.ungrant(store, "ann", ["jira"])
     assert (key.targets, key.deny_targets) == ((), ("github",))
     with pytest.raises(GatewayError) as caught:
-        keys.ungrant(store, "ann", ["github", "jira"])
+        permits.ungrant(store, "ann", ["github", "jira"])
     assert refused(caught) == ("no_such_grant", Exit.MISSING)
     assert caught.value.why == "It has: github (denied)."
     assert keys.get_key(store, "ann") == key  # all or nothing
@@ -166,7 +166,7 @@ def test_ungrant_takes_a_grant_first_and_else_a_deny(store: Store) -> None:
 
 def test_a_deny_alone_is_no_grant(store: Store) -> None:
     keys.create_key(store, "ann", now=NOW)
-    assert keys.deny(store, "ann", ["github"]).grants is None
+    assert permits.deny(store, "ann", ["github"]).grants is None
 
 
 def test_rotation_keeps_the_old_secret_for_its_grace(store: Store) -> None:
@@ -210,9 +210,9 @@ def test_what_is_over_cannot_be_changed(store: Store) -> None:
     assert caught.value.code == "key_expired"
     for attempt in (
         lambda: keys.rotate_key(store, "gone", grace=0, now=NOW),
-        lambda: keys.grant(store, "gone", ["github"]),
-        lambda: keys.deny(store, "gone", ["github"]),
-        lambda: keys.ungrant(store, "gone", ["github"]),
+        lambda: permits.grant(store, "gone", ["github"]),
+        lambda: permits.deny(store, "gone", ["github"]),
+        lambda: permits.ungrant(store, "gone", ["github"]),
     ):
         with pytest.raises(GatewayError) as caught:
             attempt()
@@ -225,16 +225,16 @@ def test_no_key_and_a_slip_of_the_finger(store: Store) -> None:
     assert caught.value.next == "mcpgw key create NAME --grant SERVER"
     keys.create_key(store, "annabel", now=NOW)
     with pytest.raises(GatewayError) as caught:
-        keys.grant(store, "anabel", ["github"])
+        permits.grant(store, "anabel", ["github"])
     assert refused(caught) == ("no_such_key", Exit.MISSING)
     assert caught.value.next == "Did you mean annabel?  mcpgw key show annabel"
 
 
 def test_changes_of_a_key_are_recorded_as_words(store: Store) -> None:
     keys.create_key(store, "ann", grants=["github"], now=NOW)
-    keys.grant(store, "ann", ["jira/get_*"])
-    keys.deny(store, "ann", ["github/drop_*"])
-    keys.ungrant(store, "ann", ["jira/get_*"])
+    permits.grant(store, "ann", ["jira/get_*"])
+    permits.deny(store, "ann", ["github/drop_*"])
+    permits.ungrant(store, "ann", ["jira/get_*"])
     keys.revoke_key(store, "ann", now=NOW)
     rows = [row for row in audit.changes(store) if row.action.startswith("key.")]
     assert [(row.action, row.subject) for row in reversed(rows)] == [

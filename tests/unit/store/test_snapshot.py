@@ -8,7 +8,7 @@ import pytest
 
 from mcpgw.core.access import decide
 from mcpgw.model.config import Level, Target
-from mcpgw.store import keys
+from mcpgw.store import keys, permits
 from mcpgw.store.db import Store
 from mcpgw.store.registry import ServerDraft, add_alias, add_server, get_server, set_server
 from mcpgw.store.secrets import Resolver
@@ -86,10 +86,10 @@ def test_a_secret_set_later_is_seen_by_the_next_snapshot(store: Store) -> None:
 def test_keys_by_digest_with_their_grants(store: Store) -> None:
     github = add_server(store, draft("github")).id
     granted, one = keys.create_key(store, "granted", grants=["github", "*/get_*"], now=NOW)
-    keys.deny(store, "granted", ["github/drop_*"])
+    permits.deny(store, "granted", ["github/drop_*"])
     _, two = keys.create_key(store, "never", now=NOW)
     _, three = keys.create_key(store, "emptied", grants=["github"], now=NOW)
-    keys.ungrant(store, "emptied", ["github"])
+    permits.ungrant(store, "emptied", ["github"])
     snapshot = build(store, PlainSecrets(), now=NOW)
     found = {snapshot.keys[digest(secret)].name: digest(secret) for secret in (one, two, three)}
     assert len(snapshot.keys) == len(snapshot.principals) == 3
