@@ -177,10 +177,10 @@ class _Show:
         from rich.table import Table  # noqa: PLC0415
 
         title = "One tool call each, in ms (http: Streamable HTTP)"
-        table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), title_justify="left")
+        table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 0, 0, 1), title_justify="left")
         table.add_column("client \\ server", no_wrap=True)
         for server in SERVERS:
-            table.add_column("\n".join(server.short), justify="right")
+            table.add_column("\n".join(server.short), justify="right", no_wrap=True)
         for kind in CLIENTS:
             row = [check for check in checks if check.client == kind.label]
             cells = (f"{c.ms:.1f}" if c.ok else "[red]failed[/red]" for c in row)

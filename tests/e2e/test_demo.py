@@ -122,6 +122,7 @@ def test_a_person_sees_a_table_and_what_to_paste(trace: Trace) -> None:
     assert demo.returncode == Exit.DONE, err
     assert "30 of 30 calls held." in out
     assert len(max(out.splitlines(), key=len)) <= 80
+    assert all(out.count(server.revision) > 1 for server in stage.SERVERS)  # nothing is cut
     entries = re.findall(r"^\{.*?^\}", err, flags=re.DOTALL | re.MULTILINE)
     stdio, http = (json.loads(entry)["mcpServers"]["mcpgw"] for entry in entries)
     assert stdio["command"] == sys.executable
