@@ -91,12 +91,29 @@ class Principal(Struct, frozen=True, kw_only=True):
     expires: float | None = None
 
 
+class Step(Struct, frozen=True):
+    """What one step of the ladder says to one access question.
+
+    who: "key ann", "team dev", "organization acme", "server github". passes: it lets the thing
+    through. rule: what it rests on, such as "key ann: github/get_*"; reason: a clause for people.
+    """
+
+    who: str
+    passes: bool
+    rule: str
+    reason: str
+
+
 class Decision(Struct, frozen=True):
-    """The outcome of one access question; `rule` is the deciding one, for people."""
+    """The outcome of one access question; `rule` is the deciding one, for people.
+
+    steps: what each step of the ladder said, from the inside out; all must pass.
+    """
 
     allowed: bool
     rule: str
     reason: str
+    steps: tuple[Step, ...] = ()
 
 
 class Endpoint(Struct, frozen=True):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mcpgw.core.access import Access, Ladder, decide
 from mcpgw.model.config import ANYBODY, OWNER, Kind, Level, Principal, Server, Target
@@ -128,27 +130,49 @@ targets = st.builds(
     Target,
     st.sampled_from(["*", "id-github", "id-docs"]),
     st.one_of(st.none(), kinds),
-    names.filter(bool),
+    # "*" and the very names that are asked for, so that things are allowed often enough
+    st.one_of(st.just("*"), names.filter(bool)),
+    st.sampled_from(["", "group:g", "policy p"]),
 )
 target_sets = st.lists(targets, max_size=4).map(tuple)
-levels = st.lists(
-    st.builds(Level, st.just("any"), st.just("l"), st.one_of(st.none(), target_sets), target_sets),
-    min_size=1,
-    max_size=3,
-).map(tuple)
+STEPS = ("key", "team", "organization")
+
+
+@st.composite
+def _ladders(draw: st.DrawFn) -> tuple[Level, ...]:
+    """A key, perhaps in a team, perhaps of an organization."""
+    count = draw(st.integers(1, 3))
+    return tuple(
+        Level(
+            name,
+            f"a-{name}",
+            draw(st.one_of(st.none(), target_sets)),
+            draw(st.one_of(st.just(()), target_sets)),
+            draw(st.sampled_from(["", "", "", "", "disabled"])),
+        )
+        for name in STEPS[:count]
+    )
+
+
+levels = _ladders()
 
 
 def _key(steps: tuple[Level, ...]) -> Principal:
     return Principal(id="p", name="p", kind="key", levels=steps)
 
 
-def _github(allow: tuple[str, ...] | None, deny: tuple[str, ...]) -> Server:
-    return server("github", allow=allow, deny=deny)
+def _github(allow: tuple[str, ...] | None, deny: tuple[str, ...], enabled: bool) -> Server:
+    return server("github", allow=allow, deny=deny, enabled=enabled)
 
 
 principals = st.builds(_key, levels)
 some_names = st.lists(names, max_size=2).map(tuple)
-servers = st.builds(_github, st.one_of(st.none(), some_names), some_names)
+servers = st.builds(
+    _github,
+    st.one_of(st.none(), some_names),
+    st.one_of(st.just(()), some_names),
+    st.sampled_from([True, True, True, False]),
+)
 
 
 def _with(principal: Principal, steps: tuple[Level, ...]) -> Principal:
@@ -167,29 +191,137 @@ def test_the_fast_answer_is_the_explained_one(
         assert access.usable
     if access.total(kind):
         assert allowed
+    decision = access.decide(kind, native)
+    assert allowed is all(step.passes for step in decision.steps)
+    assert [step.who.split()[0] for step in decision.steps] == [
+        *STEPS[: len(principal.levels)],
+        "server",
+    ]
+    assert all(step.rule.startswith(step.who) and step.reason for step in decision.steps)
+
+
+def _changed(principal: Principal, at: int, **fields: Any) -> Principal:
+    """The same with another step at `at`, counted modulo their number."""
+    steps = list(principal.levels)
+    at %= len(steps)
+    steps[at] = replace(steps[at], **fields)
+    return _with(principal, tuple(steps))
+
+
+def _narrows(new: Principal, old: Principal, one: Server, kind: Kind, native: str) -> bool:
+    """What `new` may, `old` may: by the decision, and by what lists go by."""
+    narrow, wide = Access(new, one), Access(old, one)
+    return (
+        (not narrow.allows(kind, native) or wide.allows(kind, native))
+        and (not narrow.total(kind) or wide.total(kind))
+        and (not narrow.possible(kind) or wide.possible(kind))
+    )
 
 
 @given(principals, servers, kinds, names, targets, st.integers(0, 2))
 def test_a_deny_never_allows_more(
     principal: Principal, one: Server, kind: Kind, native: str, extra: Target, at: int
 ) -> None:
-    steps = list(principal.levels)
-    at %= len(steps)
-    old = steps[at]
-    steps[at] = Level(old.name, old.label, old.grants, (*old.denies, extra))
-    denied = decide(_with(principal, tuple(steps)), one, kind, native)
-    assert not denied.allowed or decide(principal, one, kind, native).allowed
+    old = principal.levels[at % len(principal.levels)]
+    denied = _changed(principal, at, denies=(*old.denies, extra))
+    assert _narrows(denied, principal, one, kind, native)
 
 
-@given(principals, servers, kinds, names, st.one_of(st.none(), target_sets))
-def test_a_ceiling_never_grants(
-    principal: Principal, one: Server, kind: Kind, native: str, grants: tuple[Target, ...] | None
+@given(principals, servers, kinds, names, targets)
+def test_a_deny_wins_over_whatever_is_granted(
+    principal: Principal, one: Server, kind: Kind, native: str, extra: Target
 ) -> None:
-    capped = _with(principal, (*principal.levels, Level("org", "o", grants)))
-    assert (
-        not decide(capped, one, kind, native).allowed
-        or decide(principal, one, kind, native).allowed
+    for at in range(len(principal.levels)):
+        denied = _changed(principal, at, denies=(Target("*", kind, "*"), extra))
+        granted = _changed(denied, at, grants=(Target("*"),))
+        assert not decide(granted, one, kind, native).allowed
+
+
+@given(principals, servers, kinds, names, st.one_of(st.none(), target_sets), target_sets)
+def test_a_ceiling_never_grants(
+    principal: Principal,
+    one: Server,
+    kind: Kind,
+    native: str,
+    grants: tuple[Target, ...] | None,
+    denies: tuple[Target, ...],
+) -> None:
+    capped = _with(principal, (*principal.levels, Level("organization", "o", grants, denies)))
+    assert _narrows(capped, principal, one, kind, native)
+    address = Level("address", "@g", grants, denies)
+    narrowed = decide(principal, one, kind, native, address)
+    assert not narrowed.allowed or decide(principal, one, kind, native).allowed
+
+
+@given(principals, servers, kinds, names, target_sets, target_sets)
+def test_a_ceiling_that_is_set_never_gives_a_key_more_than_its_own(
+    principal: Principal,
+    one: Server,
+    kind: Kind,
+    native: str,
+    own: tuple[Target, ...],
+    grants: tuple[Target, ...],
+) -> None:
+    principal = _changed(principal, 0, grants=own)
+    for at in range(1, len(principal.levels)):
+        free = _changed(principal, at, grants=None)
+        capped = _changed(principal, at, grants=grants)
+        assert _narrows(capped, free, one, kind, native)
+
+
+@given(principals, servers, kinds, names, st.integers(0, 2), st.integers(0, 3))
+def test_taking_a_grant_away_never_widens(
+    principal: Principal, one: Server, kind: Kind, native: str, at: int, which: int
+) -> None:
+    grants = list(principal.levels[at % len(principal.levels)].grants or ())
+    if grants:
+        del grants[which % len(grants)]
+        fewer = _changed(principal, at, grants=tuple(grants))
+        assert _narrows(fewer, principal, one, kind, native)
+
+
+@given(principals, servers, kinds, names, target_sets)
+def test_own_grants_never_go_beyond_what_was_inherited(
+    principal: Principal, one: Server, kind: Kind, native: str, own: tuple[Target, ...]
+) -> None:
+    inheriting = _changed(principal, 0, grants=None)
+    if len(principal.levels) > 1 and principal.levels[1].grants is not None:
+        assert _narrows(_changed(inheriting, 0, grants=own), inheriting, one, kind, native)
+    else:
+        assert not decide(inheriting, one, kind, native).allowed
+    emptied = _changed(inheriting, 0, grants=())
+    assert not decide(emptied, one, kind, native).allowed
+
+
+@given(principals, servers, kinds, names, st.integers(0, 2))
+def test_disabling_allows_nothing_and_enabling_nothing_else(
+    principal: Principal, one: Server, kind: Kind, native: str, at: int
+) -> None:
+    closed = Access(_changed(principal, at, closed="disabled"), one)
+    off = Access(principal, replace(one, enabled=False))
+    for shut in (closed, off):
+        assert not shut.allows(kind, native)
+        assert not shut.usable
+        assert "disabled" in str(shut.decide(kind, native).steps)
+
+
+@given(principals, servers, kinds, names)
+def test_what_targets_came_by_decides_nothing(
+    principal: Principal, one: Server, kind: Kind, native: str
+) -> None:
+    def bare(rules: tuple[Target, ...]) -> tuple[Target, ...]:
+        return tuple(replace(rule, via="") for rule in rules)
+
+    steps = tuple(
+        replace(
+            step,
+            grants=None if step.grants is None else bare(step.grants),
+            denies=bare(step.denies),
+        )
+        for step in principal.levels
     )
+    plain = decide(_with(principal, steps), one, kind, native)
+    assert plain.allowed is decide(principal, one, kind, native).allowed
 
 
 @given(principals, servers, kinds, names, st.randoms())
@@ -202,11 +334,10 @@ def test_the_order_of_rules_is_irrelevant(
         return tuple(mixed)
 
     steps = tuple(
-        Level(
-            step.name,
-            step.label,
-            None if step.grants is None else shuffled(step.grants),
-            shuffled(step.denies),
+        replace(
+            step,
+            grants=None if step.grants is None else shuffled(step.grants),
+            denies=shuffled(step.denies),
         )
         for step in principal.levels
     )

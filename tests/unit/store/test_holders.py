@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from mcpgw.errors import Exit, GatewayError
@@ -59,31 +57,31 @@ def test_one_name_may_be_a_key_a_team_and_an_organization(store: Store) -> None:
     assert keys.get_key(store, "same").grants is None
 
 
-@pytest.mark.parametrize(
-    ("attempt", "code"),
-    [
-        (lambda s: holders.add_org(s, "acme"), "name_taken"),
-        (lambda s: holders.add_team(s, "DEV"), "name_taken"),
-        (lambda s: holders.add_org(s, "a/b"), "bad_name"),
-        (lambda s: holders.add_team(s, ""), "bad_name"),
-        (lambda s: holders.add_team(s, "x", org="nope"), "no_such_organization"),
-        (lambda s: holders.set_team(s, "dev", org="nope"), "no_such_organization"),
-        (lambda s: holders.set_team(s, "nope", enabled=False), "no_such_team"),
-        (lambda s: holders.set_org(s, "Acme", name="Other"), "name_taken"),
-        (lambda s: holders.get_team(s, "Acme"), "no_such_team"),
-        (lambda s: holders.remove_org(s, "Acme"), "organization_in_use"),
-        (lambda s: holders.remove_team(s, "dev"), "team_in_use"),
-        (lambda s: keys.create_key(s, "x", team="nope", now=NOW), "no_such_team"),
-        (lambda s: keys.set_key(s, "ann", team="nope"), "no_such_team"),
-        (lambda s: keys.set_key(s, "ann", name="BOB"), "name_taken"),
-        (lambda s: keys.set_key(s, "ann", name="b b"), "bad_name"),
-        (lambda s: keys.set_key(s, "ann", expires=float("nan")), "bad_expiry"),
-        (lambda s: permits.grant(s, "nope", ["github"], holder="org"), "no_such_organization"),
-        (lambda s: permits.ungrant(s, "dev", ["github"], holder="team"), "no_such_grant"),
-    ],
-)
+CANNOT: list[tuple[Callable[[Store], object], str]] = [
+    (lambda s: holders.add_org(s, "acme"), "name_taken"),
+    (lambda s: holders.add_team(s, "DEV"), "name_taken"),
+    (lambda s: holders.add_org(s, "a/b"), "bad_name"),
+    (lambda s: holders.add_team(s, ""), "bad_name"),
+    (lambda s: holders.add_team(s, "x", org="nope"), "no_such_organization"),
+    (lambda s: holders.set_team(s, "dev", org="nope"), "no_such_organization"),
+    (lambda s: holders.set_team(s, "nope", enabled=False), "no_such_team"),
+    (lambda s: holders.set_org(s, "Acme", name="Other"), "name_taken"),
+    (lambda s: holders.get_team(s, "Acme"), "no_such_team"),
+    (lambda s: holders.remove_org(s, "Acme"), "organization_in_use"),
+    (lambda s: holders.remove_team(s, "dev"), "team_in_use"),
+    (lambda s: keys.create_key(s, "x", team="nope", now=NOW), "no_such_team"),
+    (lambda s: keys.set_key(s, "ann", team="nope"), "no_such_team"),
+    (lambda s: keys.set_key(s, "ann", name="BOB"), "name_taken"),
+    (lambda s: keys.set_key(s, "ann", name="b b"), "bad_name"),
+    (lambda s: keys.set_key(s, "ann", expires=float("nan")), "bad_expiry"),
+    (lambda s: permits.grant(s, "nope", ["github"], holder="org"), "no_such_organization"),
+    (lambda s: permits.ungrant(s, "dev", ["github"], holder="team"), "no_such_grant"),
+]
+
+
+@pytest.mark.parametrize(("attempt", "code"), CANNOT)
 def test_what_cannot_be_changes_nothing(
-    store: Store, attempt: Callable[[Store], Any], code: str
+    store: Store, attempt: Callable[[Store], object], code: str
 ) -> None:
     holders.add_org(store, "Acme")
     holders.add_org(store, "other")
@@ -134,12 +132,13 @@ def test_disabled_holders_keep_their_keys_out(store: Store) -> None:
     holders.add_team(store, "dev", org="acme")
     keys.create_key(store, "ann", team="dev", now=NOW)
     keys.create_key(store, "bob", now=NOW)
-    for change, left in (
+    changes: list[tuple[Callable[[bool], holders.Holder], list[str]]] = [
         (lambda on: keys.set_key(store, "ann", enabled=on), ["bob"]),
         (lambda on: holders.set_team(store, "dev", enabled=on), ["bob"]),
         (lambda on: holders.set_org(store, "acme", enabled=on), ["bob"]),
         (lambda on: keys.set_key(store, "bob", enabled=on), ["ann"]),
-    ):
+    ]
+    for change, left in changes:
         assert in_force(store) == ["ann", "bob"]
         assert change(False).enabled is False
         assert in_force(store) == left
@@ -191,7 +190,7 @@ def test_a_key_moves_and_is_renamed(store: Store) -> None:
     assert refusal(lambda: keys.set_key(store, "anna", enabled=True))[0] == "key_revoked"
 
 
-def test_a_secret_that_was_brought_along(store: Store, path: Any) -> None:
+def test_a_secret_that_was_brought_along(store: Store) -> None:
     key, secret = keys.create_key(store, "ann", secret="sk-0123456789abcdef", now=NOW)
     assert (key.start, secret) == ("sk-0", "sk-0123456789abcdef")
     for wrong in ("short", "with blank 0123456789", "x" * 1025, "ümlaut-0123456789"):
