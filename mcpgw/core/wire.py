@@ -20,6 +20,7 @@ from mcpgw.core.eras import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR
 from mcpgw.model.calls import JsonObject, RpcError
 
 MAX_ID = 256  # bytes of a JSON-RPC id; longer ones are refused, as they are echoed and kept
+MAX_BATCH = 256  # messages of one batch; each costs far more to take apart than to send
 NULL = Raw(b"null")
 EMPTY = Raw(b"{}")
 
@@ -108,10 +109,15 @@ def is_batch(body: bytes) -> bool:
 
 
 def parse_batch(body: bytes) -> list[Message | BadMessage]:
-    """The messages of a batch, each parsed for itself. Raises BadMessage for an empty array."""
+    """The messages of a batch, each parsed for itself.
+
+    Raises BadMessage for what is no array, for an empty one, and for one beyond MAX_BATCH.
+    """
     items = array(clean(body))
     if not items:
         raise BadMessage(INVALID_REQUEST, "the batch is empty")
+    if len(items) > MAX_BATCH:
+        raise BadMessage(INVALID_REQUEST, f"a batch of more than {MAX_BATCH} messages")
     parsed: list[Message | BadMessage] = []
     for item in items:
         try:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import os
+import shlex
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -171,6 +174,7 @@ def _check(options: ServeOptions) -> None:
                 code="no_such_file",
                 exit=Exit.MISSING,
             )
+    _check_certificate(options)
     if options.no_auth and not _is_loopback(options.host):
         raise GatewayError(
             f"--no-auth is refused on {options.host}.",
@@ -181,8 +185,40 @@ def _check(options: ServeOptions) -> None:
         )
 
 
+def _check_certificate(options: ServeOptions) -> None:
+    """Raises GatewayError for files that TLS cannot be served with."""
+    if options.tls_cert is None or options.tls_key is None:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # A key with a password would ask at a terminal that a daemon does not have.
+        context.load_cert_chain(options.tls_cert, options.tls_key, password=_no_password)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        raise GatewayError(
+            "TLS cannot be served with this certificate and key.",
+            why=f"{options.tls_cert}, {options.tls_key}: {reason}",
+            next=f"openssl x509 -noout -subject -in {shlex.quote(options.tls_cert)}",
+            code="bad_certificate",
+            exit=Exit.USAGE,
+        ) from error
+
+
+def _no_password() -> str:
+    raise ValueError("the key is locked with a password; give one that is not")
+
+
 def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    """Whether an address to listen on is reached from this machine alone.
+
+    Of names only `localhost`: what another resolves to is not ours to say.
+    """
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @contextmanager
@@ -196,9 +232,11 @@ def _listen(host: str, port: int) -> Generator[socket.socket]:
             listener.bind((host, port))
             listener.listen(2048)
         except OSError as error:
+            known = error.errno and not isinstance(error, socket.gaierror)
+            why = os.strerror(error.errno or 0) if known else error.strerror or str(error)
             raise GatewayError(
                 f"Cannot listen on {host} port {port}.",
-                why=f"{os.strerror(error.errno or 0)}." if error.errno else str(error),
+                why=f"{why}.",
                 next=f"mcpgw serve --port {port + 1 if 0 < port < 65535 else 0}",
                 code="address_unavailable",
                 exit=Exit.UPSTREAM,

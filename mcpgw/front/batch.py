@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 import anyio
 
 from mcpgw.core import wire
 from mcpgw.core.eras import INVALID_REQUEST
 from mcpgw.front.legacy import Session
-
-MAX_BATCH: Final = 256  # messages of one batch
-
-
-def parse(body: bytes) -> list[wire.Message | wire.BadMessage]:
-    """The messages of a batch. Raises BadMessage for one that is no batch, empty or too long."""
-    items = wire.parse_batch(body)
-    if len(items) > MAX_BATCH:
-        raise wire.BadMessage(INVALID_REQUEST, f"a batch of more than {MAX_BATCH} messages")
-    return items
 
 
 async def answer(

@@ -120,7 +120,7 @@ class Channel:
         session = self.session
         if session is None or session.revision not in ACCEPTS_BATCHES:
             raise wire.BadMessage(INVALID_REQUEST, "batches are of 2025-03-26 alone")
-        items = batch.parse(body)
+        items = wire.parse_batch(body)
 
         async def one(request: wire.Request) -> bytes | None:
             return await self._answer(request, base)

@@ -10,6 +10,7 @@ a response).
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from typing import Any, ClassVar, Protocol, cast
 
@@ -27,6 +28,10 @@ MAX_PIPELINE = 16  # requests that may wait behind the one that is answered
 SWEEP = 10.0  # seconds between looks at a connection's clock, at most
 KEY = "mcpgw.connection"  # where in an ASGI scope the connection stands
 CYCLE = "mcpgw.cycle"  # and uvicorn's state of the one request
+
+# uvicorn warns of each malformed request, which is for anybody to send; faults never reach it.
+_unheard = logging.getLogger("mcpgw.front.connection")
+_unheard.setLevel(logging.CRITICAL)
 
 
 class Watcher(Protocol):
@@ -51,6 +56,7 @@ class Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.logger = _unheard
         self.watchers: set[Watcher] = set()
         self._reading: float | None = None  # since when a request has been arriving
         self._in_head = True

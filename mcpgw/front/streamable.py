@@ -131,7 +131,7 @@ class Streamable:
         session = self.session(exchange, base)
         if session.revision not in ACCEPTS_BATCHES:
             raise Refused(400, RpcError(INVALID_REQUEST, f"{session.revision} has no batches"))
-        items = batch.parse(body)
+        items = wire.parse_batch(body)
         way = PostWay(exchange, session, streams=streams)
         exchange.opener = way.open if streams else None
 

@@ -272,10 +272,10 @@ class Conversation(Inflight):
                 batch = wire.array(wire.clean(message))
             except wire.BadMessage:
                 batch = []
-            for item in batch:
-                if not wire.is_batch(bytes(item)):
-                    self.receive(bytes(item))
-            if batch:
+            if 0 < len(batch) <= wire.MAX_BATCH:
+                for item in batch:
+                    if not wire.is_batch(bytes(item)):
+                        self.receive(bytes(item))
                 return
         self.junk += 1
         if self.junk <= JUNK_LOGGED:

@@ -28,7 +28,8 @@ class House:
     def __post_init__(self) -> None:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("MCPGW_")}
         settings = {"MCPGW_STORE": str(self.folder / "mcpgw.db"), "MCPGW_MASTER_KEY": "5a" * 32}
-        self.environment = {**kept, **settings, "HOME": str(self.folder), "NO_COLOR": "1"}
+        own = {**settings, "HOME": str(self.folder), "NO_COLOR": "1"}
+        self.environment = {**kept, **own, **self.environment}
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

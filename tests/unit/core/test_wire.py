@@ -142,6 +142,10 @@ def test_batches() -> None:
     assert not wire.is_batch(b"{}")
     with pytest.raises(BadMessage, match="empty"):
         wire.parse_batch(b"[]")
+    most = b",".join([b'{"method":"x"}'] * wire.MAX_BATCH)
+    assert len(wire.parse_batch(b"[" + most + b"]")) == wire.MAX_BATCH
+    with pytest.raises(BadMessage, match="more than 256"):
+        wire.parse_batch(b"[" + most + b",0]")
     surrogate = wire.parse_batch(b'[{"id":1,"method":"x","params":{"a":' + LONE + b"}}]")
     assert isinstance(surrogate[0], Request)
 

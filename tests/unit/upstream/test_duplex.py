@@ -529,6 +529,16 @@ async def test_a_batch_is_taken_apart() -> None:
         assert (await h.wire.got("p"))["result"] == {}
 
 
+async def test_an_endless_batch_is_junk() -> None:
+    async with house() as h:
+        ping: dict[str, Any] = {"jsonrpc": "2.0", "id": "p", "method": "ping"}
+        h.talk.receive(bytes(raw([ping] * 257)))
+        h.talk.receive(bytes(raw({**ping, "id": "q"})))
+
+        assert (await h.wire.got("q"))["result"] == {}
+        assert h.talk.junk == 1
+
+
 async def test_notes_of_no_call_are_heard() -> None:
     async with house() as h:
         h.wire.note("notifications/tools/list_changed")
