@@ -15,7 +15,17 @@ from fnmatch import translate
 from functools import lru_cache
 from typing import Final
 
-from mcpgw.model.config import Decision, Kind, Level, Principal, Server, Step, Target
+from mcpgw.model.config import (
+    Decision,
+    Endpoint,
+    Kind,
+    Level,
+    Principal,
+    Server,
+    Snapshot,
+    Step,
+    Target,
+)
 
 EVERY_SERVER: Final = "*"
 KINDS: Final[tuple[Kind, ...]] = ("tool", "prompt", "resource")
@@ -108,6 +118,16 @@ def decide(
 ) -> Decision:
     """Whether `principal` may use the thing called `native` (a URI for resources) of `server`."""
     return Access(principal, server, Ladder(principal, *above)).decide(kind, native)
+
+
+def address(endpoint: Endpoint, snapshot: Snapshot) -> Level | None:
+    """The level by which an address of groups narrows what is served there; None for others."""
+    if not endpoint.groups:
+        return None
+    targets = [Target(server) for server in sorted(endpoint.servers or ())]
+    for group in sorted(endpoint.groups):
+        targets.extend(snapshot.groups.get(group, ()))
+    return Level("address", "of groups", tuple(targets))
 
 
 class _Globs:

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from mcpgw.core import wire
-from mcpgw.core.access import Access
+from mcpgw.core.access import Access, Ladder, address
 from mcpgw.core.eras import INVALID_REQUEST, MODERN, PROTOCOL_VERSION, SUPPORTED
 from mcpgw.front import modern
 from mcpgw.front.auth import Auth, unauthorized, valid
@@ -38,6 +38,9 @@ QUIET: Final = 15.0  # seconds of silence before a comment keeps a stream alive
 BEAT: Final = 1.0  # seconds between looks at streams and sessions
 MAX_ENDPOINTS: Final = 4096  # addresses whose verdict is remembered, for one snapshot
 WATCH_AFTER: Final = 0.05  # seconds a call runs before its client is watched by a task
+
+SERVERS: Final = "x-mcp-servers"  # LiteLLM's header: names that a client restricts itself to
+MAX_NAMED: Final = 256  # names in it that are looked at
 
 _HEALTH: Final = ("/livez", "/readyz")
 
@@ -171,7 +174,8 @@ class App:
             principal = self._auth.principal(exchange, snapshot)
         exchange.principal = principal
         if path == "/mcp":
-            await self._mcp(exchange, principal, snapshot, EVERYTHING, inside=inside)
+            endpoint = self._narrowed(exchange, snapshot)
+            await self._mcp(exchange, principal, snapshot, endpoint, inside=inside)
         elif path == "/status" and inside and exchange.method == "GET":
             await exchange.respond(200, msgspec.json.encode(self._status()))
         elif path in (MESSAGES, MESSAGES + "/"):
@@ -185,13 +189,15 @@ class App:
     async def _routed(
         self, exchange: Exchange, principal: Principal, snapshot: Snapshot, *, inside: bool
     ) -> None:
-        """The addresses with a server's name in them. Raises Refused (404)."""
+        """The addresses with the name of a server or group in them. Raises Refused (404)."""
         words = exchange.path.strip("/").split("/")
         match words:
             case ["mcp"]:
-                await self._mcp(exchange, principal, snapshot, EVERYTHING, inside=inside)
+                endpoint = self._narrowed(exchange, snapshot)
+                await self._mcp(exchange, principal, snapshot, endpoint, inside=inside)
             case ["sse"]:
-                await self._open_sse(exchange, principal, snapshot, EVERYTHING)
+                endpoint = self._narrowed(exchange, snapshot)
+                await self._open_sse(exchange, principal, snapshot, endpoint)
             case ["mcp", name] | [name, "mcp"]:
                 endpoint = self._endpoint(snapshot, principal, name)
                 await self._mcp(exchange, principal, snapshot, endpoint, inside=inside)
@@ -202,20 +208,47 @@ class App:
                 raise _nothing_here()
 
     def _endpoint(self, snapshot: Snapshot, principal: Principal, name: str) -> Endpoint:
-        """One server under its native names. Denied looks like absent: both raise Refused (404)."""
-        seen, endpoints = self._endpoints
-        if seen is not snapshot or len(endpoints) >= MAX_ENDPOINTS:
-            endpoints = {}
-            self._endpoints = (snapshot, endpoints)
-        key = (principal.id, snapshot.names.get(name.lower(), ""))
+        """One server under its native names, or, behind an `@`, a group under public ones.
+
+        Denied looks like absent: both raise Refused (404).
+        """
+        endpoints = self._known(snapshot)
+        key = (principal.id, name.lower())
         if key not in endpoints:
-            server = snapshot.servers.get(key[1])
-            usable = server is not None and Access(principal, server).usable
-            endpoints[key] = Endpoint(frozenset({key[1]}), native=True) if usable else None
+            endpoints[key] = _usable(_addressed(snapshot, key[1]), principal, snapshot)
         endpoint = endpoints[key]
         if endpoint is None:
             raise _nothing_here()
         return endpoint
+
+    def _narrowed(self, exchange: Exchange, snapshot: Snapshot) -> Endpoint:
+        """Everything, or the servers and groups that `x-mcp-servers` names.
+
+        Names that are nobody's add nothing, so that they look like those that are denied.
+        """
+        named = exchange.headers.pop(SERVERS, None)
+        if not named:
+            return EVERYTHING
+        endpoints = self._known(snapshot)
+        key = (SERVERS, named)
+        endpoint = endpoints.get(key)
+        if endpoint is None:
+            words = [word.strip().lower() for word in named.split(",")][:MAX_NAMED]
+            endpoint = endpoints[key] = Endpoint(
+                frozenset(snapshot.names[word] for word in words if word in snapshot.names),
+                groups=frozenset(
+                    snapshot.group_names[word] for word in words if word in snapshot.group_names
+                ),
+            )
+        return endpoint
+
+    def _known(self, snapshot: Snapshot) -> dict[tuple[str, str], Endpoint | None]:
+        """The addresses that were looked at under this snapshot."""
+        seen, endpoints = self._endpoints
+        if seen is not snapshot or len(endpoints) >= MAX_ENDPOINTS:
+            endpoints = {}
+            self._endpoints = (snapshot, endpoints)
+        return endpoints
 
     async def _health(self, exchange: Exchange) -> None:
         if exchange.path == "/livez" or self._ready:
@@ -400,6 +433,28 @@ def accepted(accept: str | None, *, default: bool = False) -> tuple[bool, bool]:
         elif kind in ("text/event-stream", "text/*"):
             as_stream = True
     return as_json, as_stream
+
+
+def _addressed(snapshot: Snapshot, name: str) -> Endpoint | None:
+    """What a lower-case name in an address stands for."""
+    if name.startswith("@"):
+        group = snapshot.group_names.get(name[1:])
+        return None if group is None else Endpoint(frozenset(), groups=frozenset({group}))
+    server = snapshot.names.get(name)
+    return None if server is None else Endpoint(frozenset({server}), native=True)
+
+
+def _usable(endpoint: Endpoint | None, principal: Principal, snapshot: Snapshot) -> Endpoint | None:
+    """The endpoint, if there is anything at it for this principal."""
+    if endpoint is None:
+        return None
+    narrow = address(endpoint, snapshot)
+    ladder = Ladder(principal) if narrow is None else Ladder(principal, narrow)
+    for server in snapshot.servers.values():
+        within = narrow is not None or server.id in (endpoint.servers or ())
+        if within and Access(principal, server, ladder).usable:
+            return endpoint
+    return None
 
 
 def _nothing_here() -> Refused:

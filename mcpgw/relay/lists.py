@@ -160,7 +160,10 @@ class Lists:
 def _binding(call: Call) -> bytes:
     endpoint = call.ctx.endpoint
     servers = None if endpoint.servers is None else sorted(endpoint.servers)
-    return msgspec.json.encode([call.ctx.principal.id, call.method, servers, endpoint.native])
+    groups = sorted(endpoint.groups)
+    return msgspec.json.encode(
+        [call.ctx.principal.id, call.method, servers, groups, endpoint.native]
+    )
 
 
 def _check(seat: Seat, kind: ListKind, listings: Sequence[Listing]) -> None:

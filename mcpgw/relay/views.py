@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from msgspec import Raw
 
 from mcpgw.core import catalog, naming
-from mcpgw.core.access import Access, Ladder
+from mcpgw.core.access import Access, Ladder, address
 from mcpgw.core.catalog import Entry, ListKind, Place, Placed, Shelf
 from mcpgw.model.calls import Context
 from mcpgw.model.config import Endpoint, Principal, Server, Snapshot
@@ -132,9 +132,11 @@ class View:
         self.source = (principal, snapshot)
         self.native = endpoint.native
         seats: list[Seat] = []
-        ladder = Ladder(principal)
+        narrow = address(endpoint, snapshot)
+        ladder = Ladder(principal) if narrow is None else Ladder(principal, narrow)
+        only = endpoint.servers if narrow is None else None
         for server in sorted(snapshot.servers.values(), key=lambda one: one.name):
-            if endpoint.servers is not None and server.id not in endpoint.servers:
+            if only is not None and server.id not in only:
                 continue
             access = Access(principal, server, ladder)
             if access.usable:
