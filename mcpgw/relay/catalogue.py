@@ -31,6 +31,8 @@ FETCH_TIME = 120.0  # seconds a whole list may take, all pages; a server's own t
 UNTIMED = 60.0  # seconds a list without time to live is good for, unless its server says more
 REST = 1.0  # seconds between two looks at a server that failed, or that lacks what was asked for
 MAX_PAGES = 1000  # pages of one upstream list; the rest is cut
+MAX_ITEMS = 20_000  # entries of one upstream list; the rest is cut
+MAX_WARNINGS = 10  # entries of one list whose fault is logged; the others are counted
 MAX_LISTINGS = 50_000  # listings kept; the least recently used go
 
 _log = logging.getLogger("mcpgw.relay")
@@ -279,6 +281,9 @@ class Catalogue:
             if not isinstance(reply, Done):
                 raise UpstreamError("read", f"wants input for {kind.method}")
             items.extend(wire.array(reply.result.get(kind.member, wire.NULL)))
+            if len(items) > MAX_ITEMS:
+                _log.warning('"%s" has too many %s: cut', listing.server.name, kind.member)
+                return items[:MAX_ITEMS]
             listing.ttl = _ttl(reply.result, listing.ttl, modern=listing.modern)
             cursor = reply.result.get("nextCursor")
             if wire.text(cursor) is None or cursor is None:
@@ -303,8 +308,10 @@ class Catalogue:
         if same:
             listing.owed = False
             return
-        for warning in warnings:
+        for warning in warnings[:MAX_WARNINGS]:
             _log.warning('an entry of "%s" is left out: %s', server.name, warning)
+        if (more := len(warnings) - MAX_WARNINGS) > 0:
+            _log.warning('%d more entries of "%s" are left out', more, server.name)
         listing.entries = tuple(found)
         listing.names = {entry.public: entry for entry in found}
         listing.natives = {entry.native: entry for entry in found}

@@ -149,6 +149,22 @@ async def test_an_endless_list_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(names(await listed(house, context(snapshot(A))))) == 5
 
 
+async def test_too_long_a_list_is_cut(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither its entries nor what is wrong with them hold up anybody, or fill the log."""
+    monkeypatch.setattr(catalogue, "MAX_ITEMS", 40)
+    monkeypatch.setattr(catalogue, "MAX_WARNINGS", 3)
+    items = [*({} for _ in range(20)), *(tool(f"t{n:02}") for n in range(30))]
+    link = full_link(answers={"tools/list": listing("tools", items)})
+    async with running({"a": link}) as house:
+        found = await listed(house, context(snapshot(A)))
+    assert names(found) == [f"a__t{n:02}" for n in range(20)]
+    assert "too many tools: cut" in caplog.text
+    assert caplog.text.count("has no name") == 3
+    assert "17 more entries" in caplog.text
+
+
 async def test_merged_pages_have_their_own_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "PAGE", 7)
     links = {name: full_link(tools=[f"t{n}" for n in range(10)], page=3) for name in "abc"}
