@@ -169,6 +169,15 @@ def supported(error: RpcError) -> tuple[str, ...] | None:
     return None if versions is None else tuple(versions)
 
 
+def instead(error: RpcError | None) -> str | None:
+    """The revision to ask again with, after an UnsupportedVersion error; None when there is none.
+
+    It may be the one that was refused: who names it as supported must take it.
+    """
+    versions = None if error is None else supported(error)
+    return None if versions is None else common(versions)
+
+
 def discover_result(info: LinkInfo) -> JsonObject:
     """The core's `server/discover` result for what a server said of itself."""
     result: JsonObject = {

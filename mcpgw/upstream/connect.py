@@ -21,6 +21,7 @@ from mcpgw.core.handshake import (
     discovered,
     initialize_params,
     initialized,
+    instead,
     is_modern_error,
     no_common,
     supported,
@@ -97,16 +98,14 @@ def origin(url: str | None) -> str:
 
 async def _modern(peer: Peer) -> LinkInfo | None:
     """What a modern server says of itself; None: ask in the old way."""
-    fields = [(headers.VERSION, LATEST), (headers.METHOD, "server/discover")]
-    try:
-        answer = await _ask(peer, "server/discover", discover_params(), fields)
-    except _Unanswered:
+    message = await _discover(peer, LATEST)
+    if message is not None and (revision := instead(message.error)) is not None:
+        message = await _discover(peer, revision)
+    if message is None:
         return None
-    if answer.message is None:
-        return None
-    error = answer.message.error
+    error = message.error
     if error is None:
-        return discovered(answer.message.result or {})
+        return discovered(message.result or {})
     versions = supported(error)
     if versions is not None:
         if any(version in LEGACY for version in versions):
@@ -115,6 +114,16 @@ async def _modern(peer: Peer) -> LinkInfo | None:
     if is_modern_error(error):
         raise UpstreamError("handshake", f"refused server/discover: {error.message[:SHOWN]}")
     return None
+
+
+async def _discover(peer: Peer, revision: str) -> wire.Response | None:
+    """The answer to `server/discover`; None when there was none."""
+    fields = [(headers.VERSION, revision), (headers.METHOD, "server/discover")]
+    try:
+        answer = await _ask(peer, "server/discover", discover_params(revision), fields)
+    except _Unanswered:
+        return None
+    return answer.message
 
 
 async def _legacy(peer: Peer, answer: _Answer, message: wire.Response) -> None:

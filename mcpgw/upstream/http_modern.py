@@ -298,7 +298,7 @@ class HttpModernLink:
             if offered is None:
                 raise UpstreamError("handshake", _discover_failed(error)) from error
             revision = common(offered)
-            if revision is None or revision == self._revision:
+            if revision is None:
                 raise no_common(offered) from error
             self._revision = revision
             self._heads.clear()

@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from mcpgw.core import outbound
 from mcpgw.core.eras import LEGACY, TIMED_OUT
-from mcpgw.core.handshake import discover_params, discovered, no_common, supported
+from mcpgw.core.handshake import discover_params, discovered, instead, no_common, supported
 from mcpgw.core.references import is_reference
 from mcpgw.model.calls import NOTHING, Call, Note, Reply, RpcError
 from mcpgw.model.config import Server
@@ -209,6 +209,9 @@ class StdioLink:
         patience = wait if self.era == "modern" else DISCOVER_WAIT
         asked = talk.post("server/discover", discover_params())
         await asyncio.wait([asked], timeout=patience)
+        if asked.done() and (revision := _instead(asked.result())) is not None:
+            asked = talk.post("server/discover", discover_params(revision))
+            await asyncio.wait([asked], timeout=patience)
         if asked.done() and (info := _modern(asked.result())) is not None:
             return info
         try:
@@ -217,6 +220,10 @@ class StdioLink:
             if asked.done() and (info := _modern(asked.result())) is not None:
                 return info
             raise
+
+
+def _instead(outcome: duplex.Outcome) -> str | None:
+    return instead(outcome) if isinstance(outcome, RpcError) else None
 
 
 def _modern(outcome: duplex.Outcome) -> LinkInfo | None:

@@ -67,15 +67,25 @@ class Leg:
 
 def run(folder: Path, *words: str, environment: Mapping[str, str] | None = None) -> Leg:
     """Run the suite; its results land in `folder`."""
+    told = (*words, "-o", str(folder), "--expected-failures", str(EXPECTED))
+    done = _program(*told, environment=environment or {})
+    log = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+    return Leg(done.returncode, log, verdicts(folder, log))
+
+
+def listed(*words: str) -> str:
+    """What the suite says of the scenarios it has."""
+    done = _program("list", *words, environment={})
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def _program(*words: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     node = peers.node()
-    program = node.script("@modelcontextprotocol/conformance", "dist/index.js")
-    done = subprocess.run(
-        [*program, *words, "-o", str(folder), "--expected-failures", str(EXPECTED)],
-        env={
-            **os.environ,
-            **(environment or {}),
-            "PATH": f"{node.node.parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        },
+    path = f"{node.node.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return subprocess.run(
+        [*node.script("@modelcontextprotocol/conformance", "dist/index.js"), *words],
+        env={**os.environ, **environment, "PATH": path},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -83,8 +93,6 @@ def run(folder: Path, *words: str, environment: Mapping[str, str] | None = None)
         timeout=LEG,
         check=False,
     )
-    log = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
-    return Leg(done.returncode, log, verdicts(folder, log))
 
 
 def server(folder: Path, url: str, spec: str | None) -> Leg:

@@ -5,7 +5,8 @@
 Faults: `deaf` ignores what comes before initialize, `shy` exits on an unknown first request, `exit`
 writes two lines on standard error and exits with status 3, `junk` writes noise on standard output,
 `mute` never answers, `stubborn` ignores the end of input and SIGTERM, `family` starts a child of
-its own that would live on, `greedy` never reads its input.
+its own that would live on, `greedy` never reads its input, `picky` refuses the revision of the
+first question and names it as supported.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ CHANGED = threading.Event()
 LISTENING: dict[object, Json] = {}
 SUBSCRIBED: list[str] = []
 SAID: dict[str, object] = {}
+FAULTS: dict[str, bool] = {}
 
 TOOLS = ["echo", "counts", "slow", "progress", "ask", "log", "crash", "big", "env", "change", "say"]
 
@@ -122,9 +124,10 @@ CAPABILITIES = {
 
 
 class Refused(Exception):
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, data: Json | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.data = data
 
 
 def answer(request: Json, era: str) -> Json | None:
@@ -137,6 +140,8 @@ def answer(request: Json, era: str) -> Json | None:
             "serverInfo": {"name": "echo", "version": "1"},
             "instructions": "Say something.",
         }
+    if method == "server/discover" and FAULTS.pop("picky", None):
+        raise Refused(-32022, "Unsupported protocol version", {"supported": ["2026-07-28"]})
     if method == "server/discover" and era != "legacy":
         return {
             "resultType": "complete",
@@ -179,7 +184,9 @@ def serve(request: Json, era: str) -> None:
         if result is not None and request["id"] not in CANCELLED:
             send({"jsonrpc": "2.0", "id": request["id"], "result": result})
     except Refused as error:
-        body = {"code": error.code, "message": str(error)}
+        body: Json = {"code": error.code, "message": str(error)}
+        if error.data is not None:
+            body["data"] = error.data
         send({"jsonrpc": "2.0", "id": request["id"], "error": body})
 
 
@@ -203,6 +210,7 @@ def take(message: Json, era: str) -> None:
 
 
 def begin(fault: str | None) -> None:
+    FAULTS[fault or ""] = True
     if fault == "exit":
         sys.stderr.write(f"cannot start\nbecause of {os.environ.get('TOKEN', 'nothing')}\n")
         sys.stderr.flush()

@@ -126,6 +126,36 @@ async def test_a_modern_server_of_another_revision_says_so() -> None:
     assert len(far.seen) == 1
 
 
+class Picky(ModernServer):
+    """Refuses the revision of the first questions, and names it as supported."""
+
+    refusals = 1
+
+    async def script(self, exchange: Exchange) -> None:
+        if exchange.rpc == "server/discover" and self.refusals:
+            self.refusals -= 1
+            told = {"supported": ["2025-11-25", "2026-07-28"], "requested": "2026-07-28"}
+            await exchange.error(-32022, "no", told, 400)
+        else:
+            await super().script(exchange)
+
+
+async def test_a_server_that_names_the_revision_it_refused_is_asked_again() -> None:
+    far = Picky()
+
+    assert (await probed(far)).era == "modern"
+    assert len(far.seen) == 2
+
+
+async def test_a_server_is_not_asked_a_third_time() -> None:
+    far = Picky()
+    far.refusals = 9
+
+    await refused(far)
+
+    assert [seen.rpc for seen in far.seen].count("server/discover") == 2
+
+
 async def test_a_modern_refusal_is_no_legacy_server() -> None:
     far = Scripted(server_discover=error(-32020), initialize=LEGACY)
 

@@ -676,6 +676,22 @@ async def test_run_fails_with_a_reason() -> None:
     assert (await failing_run(unauthorized)).stage == "auth"
 
 
+async def test_a_refused_revision_that_the_server_names_is_tried_again() -> None:
+    refusals = [1]
+
+    async def script(exchange: Exchange) -> None:
+        if refusals:
+            refusals.pop()
+            await exchange.error(-32022, "no", {"supported": ["2026-07-28"]}, 400)
+        else:
+            await exchange.result(
+                supportedVersions=["2026-07-28"], capabilities={}, resultType="complete"
+            )
+
+    async with ran(ModernServer(**{"server/discover": script})) as (_, told, _):
+        assert told.modern
+
+
 async def test_discover_over_a_stream() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.stream()

@@ -208,6 +208,12 @@ async def test_a_server_of_both_eras_is_met_in_the_modern_one() -> None:
         assert echoed.info.modern
 
 
+async def test_a_server_that_names_the_revision_it_refused_is_asked_again() -> None:
+    async with running(echo("--era", "modern", "--fault", "picky")) as echoed:
+        assert echoed.info.modern
+        assert (await echoed.call("counts"))["server/discover"] == 2
+
+
 async def test_a_remembered_era_saves_the_question() -> None:
     async with running(echo(), era="legacy") as echoed:
         assert "server/discover" not in await echoed.call("counts")
