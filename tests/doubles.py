@@ -416,6 +416,10 @@ class ScriptedLinks:
             return f"session:{ctx.session}"
         return ctx.principal.id
 
+    def own(self, server: Server, ctx: Context) -> Sequence[Link]:
+        link = self.links.get(server.name)
+        return () if link is None or isinstance(link, UpstreamError) else (link,)
+
     def hold(self, name: str) -> anyio.Event:
         """Let leases of this server wait until the returned event is set."""
         self.holds[name] = anyio.Event()

@@ -20,6 +20,10 @@ SENDS_VERSION_HEADER: Final = frozenset({"2025-06-18", "2025-11-25"})
 PRIMES_STREAMS: Final = frozenset({"2025-11-25"})  # an empty first event that can be resumed from
 STRUCTURED_CONTENT: Final = frozenset({"2025-06-18", "2025-11-25", "2026-07-28"})
 
+KNOWS_URL_ERROR: Final = frozenset({"2025-11-25"})  # -32042: go to these URLs first
+TWO_WAY_NOTES: Final = frozenset({"notifications/roots/list_changed"})
+"""What a client may note outside of any call, for the servers it uses (legacy revisions)."""
+
 _PREFIX: Final = "io.modelcontextprotocol/"
 PROTOCOL_VERSION: Final = _PREFIX + "protocolVersion"
 CLIENT_CAPABILITIES: Final = _PREFIX + "clientCapabilities"

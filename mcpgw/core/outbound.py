@@ -18,6 +18,7 @@ from mcpgw.core.eras import (
     CLIENT_CAPABILITIES,
     CLIENT_INFO,
     INVALID_PARAMS,
+    KNOWS_URL_ERROR,
     LATEST,
     LEGACY_RESOURCE_NOT_FOUND,
     LEGACY_URL_ELICITATION,
@@ -175,6 +176,8 @@ def legacy_error(call: Call, error: RpcError) -> NeedInput:
     if not has(call.ctx.capabilities, "elicitation", "url"):
         needed = wire.dump({"requiredCapabilities": {"elicitation": {"url": {}}}})
         raise RpcError(MISSING_CAPABILITY, error.message, needed)
+    if call.ctx.revision in KNOWS_URL_ERROR:
+        raise error  # its client knows when the user is through, and calls again by itself
     return NeedInput(asks)
 
 

@@ -28,6 +28,7 @@ from mcpgw.core.eras import (
     METHOD_NOT_FOUND,
     PROGRESS_TOKEN,
     TIMED_OUT,
+    TWO_WAY_NOTES,
 )
 from mcpgw.front.exchange import internal
 from mcpgw.front.feed import Feed, listed
@@ -58,7 +59,7 @@ from mcpgw.model.calls import (
     RpcError,
 )
 from mcpgw.model.config import Endpoint, Principal
-from mcpgw.model.ports import Handler
+from mcpgw.model.ports import Gate, Handler
 
 ASK_WAIT: Final = 900.0  # seconds a person may take to answer a question
 GOODBYE: Final = 1.0  # seconds for telling a client that its answer is no longer wanted
@@ -113,6 +114,8 @@ class Session:
         self.asks: dict[int | str, asyncio.Future[wire.Response]] = {}
         self.lists: JsonObject = {}  # which list changes the server tells, as a listen filter
         self.feed: Feed | None = None
+        self.two_way = False  # the latest request left a way to ask its client
+        self.tell: Callable[[Note], None] | None = None  # where notes of no call go
         self.book = Book()
         self.closed = False
         self.on_close: list[Callable[[], None]] = []
@@ -150,6 +153,8 @@ class Session:
 
     def noted(self, note: wire.Notification) -> None:
         """A notification of the client."""
+        if note.method in TWO_WAY_NOTES and self.tell is not None:
+            self.tell(OtherNote(note.method, note.params))
         if note.method != "notifications/cancelled":
             return
         id = note.params.get("requestId")
@@ -274,6 +279,9 @@ async def initialize(
     told = reply.result if isinstance(reply, Done) else {}
     offered = downgrade.capabilities(revision, told.get("capabilities"))
     session.lists = listed(offered)
+    session.two_way = two_way
+    if isinstance(handler, Gate):
+        session.tell = lambda note: handler.tell(context(session, base, two_way=True), note)
     result: JsonObject = {
         "protocolVersion": wire.dump(revision),
         "capabilities": wire.dump_object(offered),
@@ -326,6 +334,7 @@ async def _result(
     session: Session, request: wire.Request, base: Base, handler: Handler, way: Way
 ) -> JsonObject:
     own = _OWN.get(request.method)
+    session.two_way = way.two_way
     if own is not None:
         return await own(session, request.params, base, handler)
     if request.method in MODERN_METHODS:
@@ -368,7 +377,7 @@ async def _subscribe(
     session: Session, params: JsonObject, base: Base, handler: Handler
 ) -> JsonObject:
     feed, uri = _feed(session, params)
-    await feed.add(uri, context(session, base, two_way=False))
+    await feed.add(uri, context(session, base, two_way=session.two_way))
     return {}
 
 
@@ -376,7 +385,7 @@ async def _unsubscribe(
     session: Session, params: JsonObject, base: Base, handler: Handler
 ) -> JsonObject:
     feed, uri = _feed(session, params)
-    await feed.remove(uri, context(session, base, two_way=False))
+    await feed.remove(uri, context(session, base, two_way=session.two_way))
     return {}
 
 

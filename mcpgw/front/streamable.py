@@ -229,6 +229,6 @@ async def begin(session: Session, base: Base) -> None:
     if session.feed is None:
         return
     try:
-        await session.feed.begin(legacy.context(session, base, two_way=False))
+        await session.feed.begin(legacy.context(session, base, two_way=session.two_way))
     except RpcError as error:
         _log.info("a session cannot be told of list changes: %s", error.message)

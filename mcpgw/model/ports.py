@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Raw, Struct
 
@@ -32,6 +32,15 @@ class Handler(Protocol):
 
     async def handle(self, call: Call, caller: Caller) -> Reply:
         """Answer one call or raise RpcError. Cancelling the task cancels the call."""
+        ...
+
+
+@runtime_checkable
+class Gate(Handler, Protocol):
+    """A Handler that also takes what a client notes outside of its calls."""
+
+    def tell(self, ctx: Context, note: Note) -> None:
+        """Hand the note to every server that is in a session with this client. Never waits."""
         ...
 
 
@@ -107,6 +116,10 @@ class Links(Protocol):
 
     def scope(self, server: Server, ctx: Context) -> str:
         """Whose session a call of `ctx` would use: what is cached belongs to one scope."""
+        ...
+
+    def own(self, server: Server, ctx: Context) -> Sequence[Link]:
+        """The live links that are this caller's alone, for what it can be asked."""
         ...
 
 

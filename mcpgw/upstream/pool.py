@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Literal
 
@@ -103,6 +103,16 @@ class Pool:
             told += [id for id in extensions.passable(ctx) if id not in extensions.MODERN_ONLY]
         return f"{whose} ({', '.join(told)})" if told else whose
 
+    def own(self, server: Server, ctx: Context) -> Sequence[Link]:
+        """The live links that declare what this caller can be asked, and are nobody else's."""
+        site = self._sites.get(server.id)
+        if site is None or not ctx.capabilities:
+            return ()
+        berth = site.berths.get(_place(site, server, ctx)[1])
+        if berth is None or not berth.capabilities:
+            return ()
+        return [slot.link for slot in berth.slots if slot.state == "up" and slot.link is not None]
+
     def retire(self, server_id: str) -> None:
         """The server's entry changed or went: no new call on its links, which end soon."""
         site = self._sites.pop(server_id, None)
@@ -168,15 +178,7 @@ class Pool:
         site = self._sites.get(server.id)
         if site is None or site.server is not server:
             site = self._current(site, server, ctx.snapshot.generation)
-        key = home = _whose(server, ctx)
-        capabilities = NOTHING
-        legacy = _met_as_legacy(site, ctx)
-        if ctx.capabilities and (site.era != "modern" or legacy):
-            capabilities = declared(ctx)
-            if capabilities:
-                key = _private(home, ctx, capabilities)
-        if legacy:
-            key += "\0legacy"
+        home, key, capabilities, legacy = _place(site, server, ctx)
         berth = site.berths.get(key)
         if berth is None:
             berth = Berth(
@@ -510,6 +512,18 @@ def _whose(server: Server, ctx: Context) -> str:
     if server.isolate == "session" and ctx.session is not None:
         return f"session:{ctx.session}"
     return ctx.principal.id
+
+
+def _place(site: Site, server: Server, ctx: Context) -> tuple[str, str, Mapping[str, Raw], bool]:
+    """Whose link a call gets: home, the berth's key, what it declares, and met in the old way."""
+    key = home = _whose(server, ctx)
+    capabilities = NOTHING
+    legacy = _met_as_legacy(site, ctx)
+    if ctx.capabilities and (site.era != "modern" or legacy):
+        capabilities = declared(ctx)
+        if capabilities:
+            key = _private(home, ctx, capabilities)
+    return home, f"{key}\0legacy" if legacy else key, capabilities, legacy
 
 
 def _met_as_legacy(site: Site, ctx: Context) -> bool:
