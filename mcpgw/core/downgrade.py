@@ -22,17 +22,14 @@ from mcpgw.model.calls import JsonObject, RpcError
 MODERN_ONLY: Final = ("resultType", "ttlMs", "cacheScope")
 """Members of results that legacy revisions do not have."""
 
+_ALWAYS: Final = frozenset(
+    {"experimental", "extensions", "logging", "prompts", "resources", "tools"}
+)
 CAPABILITIES: Final = {
-    "2024-11-05": frozenset({"experimental", "logging", "prompts", "resources", "tools"}),
-    "2025-03-26": frozenset(
-        {"completions", "experimental", "logging", "prompts", "resources", "tools"}
-    ),
-    "2025-06-18": frozenset(
-        {"completions", "experimental", "logging", "prompts", "resources", "tools"}
-    ),
-    "2025-11-25": frozenset(
-        {"completions", "experimental", "logging", "prompts", "resources", "tools"}
-    ),
+    "2024-11-05": _ALWAYS,
+    "2025-03-26": _ALWAYS | {"completions"},
+    "2025-06-18": _ALWAYS | {"completions"},
+    "2025-11-25": _ALWAYS | {"completions", "tasks"},
 }
 """Which server capabilities a legacy revision knows and the gateway serves."""
 

@@ -188,7 +188,9 @@ class Channel:
         if self.session is not None:
             return wire.error(request.id, RpcError(INVALID_REQUEST, "initialized already"))
         try:
-            session, result = await legacy.initialize(request, base, self._handler, id=self.id)
+            session, result = await legacy.initialize(
+                request, base, self._handler, id=self.id, two_way=True
+            )
         except RpcError as error:
             return wire.error(request.id, error)
         except Exception as error:  # noqa: BLE001 - the boundary of a front request

@@ -30,17 +30,20 @@ _FILTERS: Final = {
     "prompts": "promptsListChanged",
     "resources": "resourcesListChanged",
 }
+_TASKS: Final = "mcpgw/tasks"  # what servers tell of the session's tasks; of the core alone
 _TRUE: Final = Raw(b"true")
 
 
 def listed(capabilities: Mapping[str, Raw]) -> JsonObject:
-    """The listen filter for the list changes that these server capabilities promise."""
+    """The listen filter for what these server capabilities promise to tell."""
     wanted: JsonObject = {}
     for name, filter in _FILTERS.items():
         if name in capabilities:
             promised = wire.members(capabilities[name]).get("listChanged")
             if promised is not None and bytes(promised) == b"true":
                 wanted[filter] = _TRUE
+    if "tasks" in capabilities:
+        wanted[_TASKS] = _TRUE
     return wanted
 
 

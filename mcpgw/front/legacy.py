@@ -57,6 +57,7 @@ from mcpgw.model.calls import (
     Progress,
     ResourceUpdated,
     RpcError,
+    TaskChanged,
 )
 from mcpgw.model.config import Endpoint, Principal
 from mcpgw.model.ports import Gate, Handler
@@ -235,6 +236,8 @@ def _note(note: Note, token: Raw | None, level: str) -> bytes | None:
         method = f"notifications/{note.kind}/list_changed"
     elif isinstance(note, ResourceUpdated):
         method, params = "notifications/resources/updated", note.params
+    elif isinstance(note, TaskChanged):
+        method, params = "notifications/tasks/status", note.params
     elif isinstance(note, OtherNote):
         method, params = note.method, note.params
     return None if method is None else wire.notification(method, params)
@@ -253,9 +256,12 @@ class NoAsks:
 
 
 async def initialize(
-    request: wire.Request, base: Base, handler: Handler, *, id: str
+    request: wire.Request, base: Base, handler: Handler, *, id: str, two_way: bool
 ) -> tuple[Session, JsonObject]:
-    """A new session and the result that tells its client of it. Raises RpcError."""
+    """A new session and the result that tells its client of it. Raises RpcError.
+
+    two_way: the client can be asked by the way it came.
+    """
     params = request.params
     wanted = wire.text(params.get("protocolVersion"))
     if wanted is None:
@@ -274,7 +280,7 @@ async def initialize(
         capabilities=capabilities,
         client=params.get("clientInfo"),
     )
-    ctx = context(session, base, two_way=False)
+    ctx = context(session, base, two_way=two_way)
     reply = await handler.handle(Call("server/discover", {}, ctx), NoAsks())
     told = reply.result if isinstance(reply, Done) else {}
     offered = downgrade.capabilities(revision, told.get("capabilities"))

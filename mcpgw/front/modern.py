@@ -57,6 +57,7 @@ from mcpgw.model.calls import (
     Reply,
     ResourceUpdated,
     RpcError,
+    TaskChanged,
 )
 from mcpgw.model.config import Endpoint, Principal, Snapshot
 from mcpgw.model.ports import Handler
@@ -262,6 +263,8 @@ def _listened(note: Note, id: Raw) -> bytes | None:
         method, params = f"notifications/{note.kind}/list_changed", {}
     elif isinstance(note, ResourceUpdated):
         method, params = "notifications/resources/updated", note.params
+    elif isinstance(note, TaskChanged):
+        method, params = "notifications/tasks", note.params
     elif isinstance(note, OtherNote):
         method, params = note.method, note.params
     else:

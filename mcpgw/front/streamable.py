@@ -110,7 +110,7 @@ class Streamable:
     ) -> None:
         """One posted message. Raises Refused."""
         if isinstance(message, wire.Request) and message.method == "initialize":
-            await self._initialize(exchange, message, base)
+            await self._initialize(exchange, message, base, streams=streams)
             return
         session = self.session(exchange, base)
         if isinstance(message, wire.Response):
@@ -192,10 +192,13 @@ class Streamable:
             raise no_session()
         return found
 
-    async def _initialize(self, exchange: Exchange, request: wire.Request, base: Base) -> None:
+    async def _initialize(
+        self, exchange: Exchange, request: wire.Request, base: Base, *, streams: bool
+    ) -> None:
+        id = self._sessions.mint()
         try:
             session, result = await legacy.initialize(
-                request, base, self._handler, id=self._sessions.mint()
+                request, base, self._handler, id=id, two_way=streams
             )
         except RpcError as error:
             await exchange.respond(*status_of(error, wire.error(request.id, error)))

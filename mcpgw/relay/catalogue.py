@@ -23,7 +23,7 @@ from mcpgw.core.catalog import Entry, ListKind
 from mcpgw.core.eras import METHOD_NOT_FOUND
 from mcpgw.model.calls import Ask, AskMode, Call, Context, Done, JsonObject, Note, RpcError
 from mcpgw.model.config import Server
-from mcpgw.model.ports import Link, Links, UpstreamError
+from mcpgw.model.ports import Link, LinkInfo, Links, UpstreamError
 from mcpgw.relay import refusals
 
 LIST_WAIT = 5.0  # seconds a list waits for its servers; who is late is left out and told later
@@ -119,6 +119,7 @@ class Catalogue:
         self._links = links
         self._changed = changed
         self._listings: OrderedDict[tuple[str, str, str], Listing] = OrderedDict()
+        self._infos: dict[str, LinkInfo] = {}
         self._versions: Iterator[int] = count(1)
         self._tasks: anyio.abc.TaskGroup | None = None
 
@@ -140,6 +141,14 @@ class Catalogue:
         if len(self._listings) > MAX_LISTINGS:
             self._drop(next(iter(self._listings)))
         return found
+
+    def met(self, server: Server, info: LinkInfo) -> None:
+        """Remember what a server said of itself."""
+        self._infos[server.id] = info
+
+    def info(self, server: Server) -> LinkInfo | None:
+        """What the server said of itself when it was last met; None: not met so far."""
+        return self._infos.get(server.id)
 
     async def ensure(self, listings: Sequence[Listing], ctx: Context, *, patient: bool) -> None:
         """Bring the listings up to date as far as LIST_WAIT allows.
@@ -217,6 +226,8 @@ class Catalogue:
     def forget(self, server_ids: Iterable[str]) -> None:
         """Servers were changed or removed: nothing of them holds."""
         gone = frozenset(server_ids)
+        for server_id in gone:
+            self._infos.pop(server_id, None)
         for key in [key for key in self._listings if key[0] in gone]:
             self._drop(key)
 
@@ -260,6 +271,7 @@ class Catalogue:
     async def _items(self, listing: Listing, ctx: Context) -> list[Raw]:
         kind = listing.kind
         async with self._links.lease(listing.server, ctx) as lease:
+            self.met(listing.server, lease.info)
             listing.modern = lease.info.modern
             listing.lacks = kind.capability not in lease.info.capabilities
             listing.ttl = UNTIMED

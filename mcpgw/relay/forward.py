@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import msgspec
 
-from mcpgw.core import mrtr
+from mcpgw.core import extensions, mrtr, tasks, wire
 from mcpgw.core.eras import LEGACY, MISSING_CAPABILITY
+from mcpgw.core.outbound import COMPLETE
+from mcpgw.core.tasks import Name
 from mcpgw.model.calls import AskMode, Call, Context, Done, NeedInput, Reply, RpcError
 from mcpgw.model.ports import Caller, Lease, Links, Seal, UpstreamError
 from mcpgw.relay import refusals
+from mcpgw.relay.handles import Handles
 from mcpgw.relay.inputs import Parking, drive
 from mcpgw.relay.views import Seat
 
@@ -21,10 +24,11 @@ _LEGACY = frozenset(LEGACY)
 class Forward:
     """Sends calls to servers. `parking` keeps those that wait for a modern client's answers."""
 
-    def __init__(self, links: Links, seal: Seal, parking: Parking) -> None:
+    def __init__(self, links: Links, seal: Seal, parking: Parking, handles: Handles) -> None:
         self._links = links
         self._seal = seal
         self._parking = parking
+        self._handles = handles
 
     async def send(self, seat: Seat, asked: Call, call: Call, caller: Caller) -> Reply:
         """Relay `call` to the seat's server. `asked`: the call as the client made it.
@@ -42,7 +46,7 @@ class Forward:
             async with self._links.lease(seat.server, call.ctx) as lease:
                 if not _parks(lease, call.ctx, caller):
                     reply = await lease.link.handle(call, caller)
-                    if reply.__class__ is Done:
+                    if isinstance(reply, Done) and reply.kind == COMPLETE:
                         return reply
                     return await self._needed(seat, asked, call, reply, caller, lease)
         except UpstreamError as error:
@@ -89,10 +93,10 @@ class Forward:
     async def _needed(
         self, seat: Seat, asked: Call, call: Call, reply: Reply, caller: Caller, lease: Lease
     ) -> Reply:
+        if isinstance(reply, NeedInput) and caller.ask_mode is AskMode.LIVE:
+            reply = await drive(lease.link, call, reply, caller)
         if not isinstance(reply, NeedInput):
-            return reply
-        if caller.ask_mode is AskMode.LIVE:
-            return await drive(lease.link, call, reply, caller)
+            return self._extended(seat, call, reply)
         missing = mrtr.undeclared(reply.asks.values(), call.ctx.capabilities)
         if missing or caller.ask_mode is AskMode.NEVER:
             raise mrtr.missing_capability(missing)
@@ -101,6 +105,22 @@ class Forward:
         if reply.state is None:
             return reply
         return self._sealed(asked, reply, mrtr.State(seat.server.id, state=reply.state))
+
+    def _extended(self, seat: Seat, call: Call, reply: Done) -> Done:
+        """A result that may be an extension's own; only who declared it can read it."""
+        if reply.kind == COMPLETE:
+            return reply
+        ctx, tool = call.ctx, wire.text(call.params.get("name"))
+        begun = reply.kind == tasks.KIND
+        if begun and call.method == "tools/call" and tool is not None:
+            id = wire.text(reply.result.get(tasks.ID))
+            if id is not None and extensions.declares(ctx, extensions.TASKS):
+                handle = self._handles.make(Name(seat.server.id, tool, id), ctx.principal.id)
+                return Done(tasks.with_id(reply.result, handle), reply.kind)
+        elif not begun and ctx.endpoint.native and ctx.revision not in _LEGACY:
+            return reply
+        what = f"answered with a result of the kind {reply.kind[:40]!r}, which nobody declared"
+        raise UpstreamError("read", what)
 
     def _again(self, seat: Seat, asked: Call, reply: Reply) -> Reply:
         """A legacy server's need for input that is not a parked call: retried as a new one."""

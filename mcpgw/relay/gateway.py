@@ -6,6 +6,7 @@ goes on under its native name. Nothing of it is decoded that the gateway does no
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -13,44 +14,29 @@ import anyio.abc
 import msgspec
 from msgspec import Raw
 
-from mcpgw import __version__
-from mcpgw.core import catalog, headers, wire
+from mcpgw.core import catalog, headers, tasks, wire
 from mcpgw.core.catalog import PROMPTS, TOOLS, Entry, ListKind
 from mcpgw.core.eras import (
     HEADER_MISMATCH,
     INVALID_PARAMS,
     LEGACY_RESOURCE_NOT_FOUND,
-    SUPPORTED,
 )
-from mcpgw.model.calls import Call, Done, JsonObject, ListChanged, Note, Reply, RpcError
+from mcpgw.model.calls import Call, Context, Done, ListChanged, Note, Reply, RpcError, TaskChanged
 from mcpgw.model.config import Snapshot
-from mcpgw.model.ports import Caller, Links, Seal, UpstreamError
+from mcpgw.model.ports import Caller, Link, Links, Seal
 from mcpgw.relay import refusals
 from mcpgw.relay.catalogue import Catalogue
+from mcpgw.relay.discovery import Discovery
 from mcpgw.relay.forward import Forward
+from mcpgw.relay.handles import Handles, Known
 from mcpgw.relay.inputs import Parking
 from mcpgw.relay.listen import Listens
-from mcpgw.relay.lists import PRIVATE, Lists
+from mcpgw.relay.lists import Lists
+from mcpgw.relay.tasks import Tasks
 from mcpgw.relay.views import Seat, View, Views
 
-DISCOVER_TTL = 60_000  # milliseconds a client may keep what the gateway says of itself
-MAX_INSTRUCTIONS = 8000  # characters of instructions for the whole gateway
-
-_VERSIONS = wire.dump(list(reversed(SUPPORTED)))
-_INFO = wire.dump({"name": "mcpgw", "title": "mcpgw", "version": __version__})
-_TTL = wire.dump(DISCOVER_TTL)
-_EVERYTHING = wire.dump(
-    {
-        "tools": {"listChanged": True},
-        "prompts": {"listChanged": True},
-        "resources": {"listChanged": True, "subscribe": True},
-        "completions": {},
-        "logging": {},
-    }
-)
-_LISTED = ("tools", "prompts", "resources")
-_PASSED = (*_LISTED, "completions", "logging")
 _NOT_FOUND = frozenset({INVALID_PARAMS, LEGACY_RESOURCE_NOT_FOUND})
+_log = logging.getLogger("mcpgw.relay")
 _Route = Callable[[View, Call, Caller], Awaitable[Reply]]
 
 
@@ -61,10 +47,16 @@ class Gateway:
         self._links = links
         self._views = Views()
         self._parking = Parking(seal)
-        self._forward = Forward(links, seal, self._parking)
+        self._owned: anyio.abc.TaskGroup | None = None
+        self._handles = Handles(seal)
+        self._forward = Forward(links, seal, self._parking, self._handles)
         self._catalogue = Catalogue(links, self._list_changed)
         self._lists = Lists(self._catalogue, links, seal)
-        self._listens = Listens(links, self._views, self._lists)
+        self._discovery = Discovery(links, self._catalogue)
+        self._tasks = Tasks(
+            links, seal, self._handles, self._forward, self._discovery, self._task_changed
+        )
+        self._listens = Listens(links, self._views, self._lists, self._tasks)
         self._routes: dict[str, _Route] = {
             "tools/call": self._tool,
             "prompts/get": self._prompt,
@@ -72,6 +64,8 @@ class Gateway:
             "completion/complete": self._complete,
             "server/discover": self._discover,
             "subscriptions/listen": self._listens.listen,
+            "tasks/list": self._tasks.list,
+            **dict.fromkeys(tasks.CORE_METHODS | tasks.EXTENSION_METHODS, self._tasks.act),
             **dict.fromkeys(catalog.LISTS, self._list),
         }
 
@@ -80,6 +74,7 @@ class Gateway:
         async with anyio.create_task_group() as tasks:
             self._catalogue.own(tasks)
             self._parking.own(tasks)
+            self._owned = tasks
             tasks.start_soon(self._listens.run)
             task_status.started()
             try:
@@ -87,6 +82,7 @@ class Gateway:
             finally:
                 self._catalogue.own(None)
                 self._parking.own(None)
+                self._owned = None
                 self._listens.close()
 
     async def handle(self, call: Call, caller: Caller) -> Reply:
@@ -97,10 +93,20 @@ class Gateway:
         return await route(self._views.of(call.ctx), call, caller)
 
     def heard(self, server_id: str, scope: str, note: Note) -> None:
-        """A note of a server that belongs to no call; only list changes mean something."""
+        """A note of a server that belongs to no call: of a list, or of a task."""
         if isinstance(note, ListChanged):
             self._catalogue.heard(server_id, scope, note.kind)
             self._listens.heard(server_id, scope, note.kind)
+        elif isinstance(note, TaskChanged):
+            self._tasks.heard(server_id, scope, note)
+
+    def tell(self, ctx: Context, note: Note) -> None:
+        """A client's note of no call: to the servers that are in a session with it alone."""
+        if self._owned is None:
+            return
+        for seat in self._views.of(ctx).seats:
+            for link in self._links.own(seat.server, ctx):
+                self._owned.start_soon(_pass_on, link, note)
 
     def changed(self, old: Snapshot, new: Snapshot) -> None:
         """The configuration is another: nothing that rested on the old one holds."""
@@ -110,6 +116,7 @@ class Gateway:
             for id, server in old.servers.items()
             if new.servers.get(id) != server or old.unusable.get(id) != new.unusable.get(id)
         )
+        self._handles.forget(old.servers.keys() - new.servers.keys())
         gone = old.principals.keys() - new.principals.keys()
         if gone:
             self._parking.revoke(lambda principal: principal not in gone)
@@ -118,11 +125,22 @@ class Gateway:
     def _list_changed(self, server_id: str, scope: str, note: str) -> None:
         self._listens.heard(server_id, scope, note)
 
+    def _task_changed(self, known: Known, note: TaskChanged) -> None:
+        self._listens.task_changed(known, note)
+
     async def _list(self, view: View, call: Call, caller: Caller) -> Reply:
         return await self._lists.list(view, call)
 
     async def _tool(self, view: View, call: Call, caller: Caller) -> Reply:
         seat, scope, entry = await self._entry(view, TOOLS, call)
+        if len(self._handles):
+            caller = self._tasks.related(seat, call.ctx, caller)
+        if tasks.TASK in call.params:
+            prepared, begins = await self._tasks.prepared(seat, call)
+            if begins:
+                inner = _renamed(prepared, entry)
+                return await self._tasks.begin(seat, call, inner, caller, entry.native)
+            call = prepared
         if not entry.params:
             return await self._forward.send(seat, call, _renamed(call, entry), caller)
         _check_mirrors(entry, call)
@@ -199,36 +217,14 @@ class Gateway:
         raise refusals.not_found(uri)
 
     async def _discover(self, view: View, call: Call, caller: Caller) -> Reply:
-        result: JsonObject = {"supportedVersions": _VERSIONS, "capabilities": _EVERYTHING}
-        if view.native:
-            result["capabilities"], instructions = await self._own(view, call)
-        else:
-            instructions = _instructions(view)
-        if instructions:
-            result["instructions"] = wire.dump(instructions)
-        result["serverInfo"] = _INFO
-        result["ttlMs"] = _TTL
-        result["cacheScope"] = PRIVATE
-        return Done(result)
+        return await self._discovery.discover(view, call)
 
-    async def _own(self, view: View, call: Call) -> tuple[Raw, str | None]:
-        """At the address of one server: what it can do, as far as the gateway passes it on."""
-        if not view.seats:
-            raise refusals.no_endpoint()
-        seat = view.seats[0]
-        if seat.unusable is not None:
-            raise refusals.unusable(seat.server, seat.unusable)
-        try:
-            async with self._links.lease(seat.server, call.ctx) as lease:
-                info = lease.info
-        except UpstreamError as error:
-            raise refusals.unreachable(seat.server, error) from error
-        has: dict[str, Raw] = {}
-        for name in _PASSED:
-            if name in info.capabilities:
-                declared = info.capabilities[name]
-                has[name] = _with_changes(declared) if name in _LISTED else declared
-        return wire.dump_object(has), info.instructions
+
+async def _pass_on(link: Link, note: Note) -> None:
+    try:
+        await link.tell(note)
+    except Exception:  # noqa: BLE001 - a boundary: a lost note must not end the gateway
+        _log.exception("a client's note was lost")
 
 
 def _renamed(call: Call, entry: Entry) -> Call:
@@ -273,15 +269,6 @@ def _with(call: Call, name: str, value: Raw) -> Call:
     return msgspec.structs.replace(call, params={**call.params, name: value})
 
 
-def _with_changes(declared: Raw) -> Raw:
-    """A list capability as the gateway has it: it notices changes even where a server does not."""
-    try:
-        fields = wire.members(declared)
-    except wire.BadMessage:
-        fields = {}
-    return wire.dump_object({**fields, "listChanged": Raw(b"true")})
-
-
 def _readdressed(reply: Reply, native: str, public: str) -> Reply:
     """The contents of a read under the URI that was asked for."""
     if not isinstance(reply, Done) or "contents" not in reply.result:
@@ -298,15 +285,3 @@ def _readdressed(reply: Reply, native: str, public: str) -> Reply:
         return reply
     body = Raw(b"[" + b",".join(bytes(item) for item in contents) + b"]")
     return Done({**reply.result, "contents": body}, reply.kind)
-
-
-def _instructions(view: View) -> str | None:
-    """A word on each server, for clients that give it to a model."""
-    if not view.seats:
-        return None
-    lines = ["This gateway offers the tools of these servers, as `server__tool`:"]
-    for seat in view.seats:
-        about = " ".join(seat.server.description.split())
-        lines.append(f"- {seat.server.prefix}: {about}" if about else f"- {seat.server.prefix}")
-    text = "\n".join(lines)
-    return text if len(text) <= MAX_INSTRUCTIONS else text[: MAX_INSTRUCTIONS - 1] + "…"

@@ -16,9 +16,9 @@ import anyio.lowlevel
 import msgspec
 from msgspec import Raw
 
-from mcpgw.core import catalog, naming, wire
+from mcpgw.core import catalog, extensions, naming, tasks, wire
 from mcpgw.core.catalog import PROMPTS, RESOURCES, TOOLS, ListKind
-from mcpgw.core.eras import METHOD_NOT_FOUND, UPSTREAM_FAILED
+from mcpgw.core.eras import CORE_TASKS, METHOD_NOT_FOUND, UPSTREAM_FAILED
 from mcpgw.model.calls import (
     Ask,
     AskMode,
@@ -31,21 +31,28 @@ from mcpgw.model.calls import (
     Note,
     ResourceUpdated,
     RpcError,
+    TaskChanged,
 )
 from mcpgw.model.config import Principal, Snapshot
 from mcpgw.model.ports import Caller, Links, UpstreamError
 from mcpgw.relay import refusals
 from mcpgw.relay.catalogue import LIST_WAIT
+from mcpgw.relay.handles import Known
 from mcpgw.relay.lists import Lists
+from mcpgw.relay.tasks import Tasks
 from mcpgw.relay.views import View, Views
 
 INBOX = 256  # notes that wait for one listener; more, and it is lost
-MAX_URIS = 1000  # resources of one listen; the rest is not honoured
+MAX_URIS = 1000  # resources, and tasks, of one listen; the rest is not honoured
 GATHER = 0.02  # seconds between two rounds of telling, so that a storm of notes becomes one
 RELISTEN = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before a lost server is listened to again
 
 FILTER: Final = "notifications"
 SUBSCRIPTIONS: Final = "resourceSubscriptions"
+TASK_IDS: Final = "taskIds"
+OWN_TASKS: Final = "mcpgw/tasks"
+"""Filter of the core alone: what handshake servers tell of the session's tasks."""
+
 _KINDS: Final[Mapping[str, ListKind]] = {
     "toolsListChanged": TOOLS,
     "promptsListChanged": PROMPTS,
@@ -69,6 +76,7 @@ class _Listener:
         self.view = view
         self.kinds = {kind.note: kind for kind in kinds.values()}
         self.error: RpcError | None = None
+        self.key: tuple[str, str] = ("", "")  # of the session whose tasks it hears of
         self._inbox: dict[tuple[str, str], Note] = {}
         self._wake = anyio.Event()
         self._ended = False
@@ -80,8 +88,14 @@ class _Listener:
     def updated(self, note: ResourceUpdated) -> None:
         self._push(("resource", note.uri), note)
 
+    def task_changed(self, note: TaskChanged) -> None:
+        self._push(("task", note.id), note)
+
     def _push(self, key: tuple[str, str], note: Note) -> None:
-        if self._ended or key in self._inbox:
+        if self._ended:
+            return
+        if key in self._inbox:
+            self._inbox[key] = note  # the newest says it all
             return
         if len(self._inbox) >= INBOX:
             self.error = RpcError(
@@ -118,7 +132,16 @@ class _Group:
         self.prefix = prefix
         self.uris: dict[str, str] = {}
         self.honoured: list[str] = []  # public URIs
+        self.tasks: dict[str, tuple[str, str]] = {}  # tasks by id: the handle, the native tool
+        self.told: list[str] = []  # handles of tasks that the server tells of
         self.answered = anyio.Event()
+
+    def filter(self) -> Raw:
+        """What the server is asked for."""
+        wanted = {SUBSCRIPTIONS: list(self.uris)} if self.uris else {}
+        if self.tasks:
+            wanted[TASK_IDS] = list(self.tasks)
+        return wire.dump(wanted)
 
     def public(self, native: str) -> str | None:
         """What the listener calls `native`, which may lie below a subscribed URI."""
@@ -152,6 +175,12 @@ class _Upstream:
             if public != note.uri:
                 params = {**params, "uri": wire.dump(public)}
             self._listener.updated(ResourceUpdated(public, params))
+        elif isinstance(note, TaskChanged) and note.id in group.tasks:
+            seat = self._listener.view.by_id.get(group.server_id)
+            handle, tool = group.tasks[note.id]
+            if seat is not None and seat.access.allows("tool", tool):
+                params = tasks.with_id(note.params, handle)
+                self._listener.task_changed(TaskChanged(handle, params))
 
     async def ask(self, ask: Ask) -> Raw:
         raise RpcError(METHOD_NOT_FOUND, f"{ask.method} cannot be asked of a subscription")
@@ -165,16 +194,20 @@ class _Upstream:
             return
         taken = catalog.texts(note.wanted.get(SUBSCRIPTIONS))
         group.honoured = [group.uris[uri] for uri in taken if uri in group.uris]
+        told = catalog.texts(note.wanted.get(TASK_IDS))
+        group.told = [group.tasks[id][0] for id in told if id in group.tasks]
         group.answered.set()
 
 
 class Listens:
     """All open listens. `run` must be running for list changes to be told."""
 
-    def __init__(self, links: Links, views: Views, lists: Lists) -> None:
+    def __init__(self, links: Links, views: Views, lists: Lists, tasks: Tasks) -> None:
         self._links = links
         self._views = views
         self._lists = lists
+        self._tasks = tasks
+        self._sessions: dict[tuple[str, str], dict[_Listener, None]] = {}
         self._listeners: dict[_Listener, None] = {}
         self._pending: dict[tuple[str, str, str], None] = {}
         self._snapshot: Snapshot | None = None
@@ -191,10 +224,13 @@ class Listens:
         if view.native and not view.seats:
             raise refusals.no_endpoint()
         wanted = _filter(call)
+        if TASK_IDS in wanted and not extensions.declares(call.ctx, extensions.TASKS):
+            raise extensions.missing(extensions.TASKS)
         kinds = {name: kind for name, kind in _KINDS.items() if catalog.is_true(wanted, name)}
         ctx = msgspec.structs.replace(call.ctx, deadline=None)
         listener = _Listener(ctx, view, kinds)
         self._listeners[listener] = None
+        self._enter(listener, wanted)
         try:
             groups = await self._groups(view, wanted, ctx)
             async with anyio.create_task_group() as tasks:
@@ -210,6 +246,7 @@ class Listens:
                 tasks.cancel_scope.cancel()
         finally:
             self._listeners.pop(listener, None)
+            self._leave(listener)
         if listener.error is not None:
             raise listener.error
         return Done({})
@@ -219,6 +256,27 @@ class Listens:
         if self._listeners:
             self._pending[server_id, scope, note] = None
             self._wake.set()
+
+    def task_changed(self, known: Known, note: TaskChanged) -> None:
+        """A handshake server told of a task: to the session that holds it."""
+        name = known.name
+        for listener in self._sessions.get((known.principal, known.session or ""), ()):
+            seat = listener.view.by_id.get(name.server)
+            if seat is not None and seat.access.allows("tool", name.tool):
+                listener.task_changed(note)
+
+    def _enter(self, listener: _Listener, wanted: JsonObject) -> None:
+        ctx = listener.ctx
+        if ctx.session and ctx.revision in CORE_TASKS and catalog.is_true(wanted, OWN_TASKS):
+            listener.key = (ctx.principal.id, ctx.session)
+            self._sessions.setdefault(listener.key, {})[listener] = None
+
+    def _leave(self, listener: _Listener) -> None:
+        same = self._sessions.get(listener.key)
+        if same is not None:
+            same.pop(listener, None)
+            if not same:
+                del self._sessions[listener.key]
 
     def changed(self, new: Snapshot) -> None:
         """Let every listener be looked at again under the new configuration."""
@@ -269,8 +327,15 @@ class Listens:
                 await anyio.lowlevel.checkpoint()
 
     async def _groups(self, view: View, wanted: JsonObject, ctx: Context) -> Sequence[_Group]:
-        """The resources that may be followed, by server."""
+        """The resources and tasks that may be followed, by server."""
         groups: dict[str, _Group] = {}
+        for handle in catalog.texts(wanted.get(TASK_IDS))[:MAX_URIS]:
+            found = self._tasks.opened(view, handle, ctx)
+            if found is not None and found[0].unusable is None:
+                seat, name = found
+                server = seat.server
+                group = groups.setdefault(server.id, _Group(server.id, server.prefix))
+                group.tasks[name.id] = (handle, name.tool)
         for uri in catalog.texts(wanted.get(SUBSCRIPTIONS))[:MAX_URIS]:
             for seat, native in (await self._lists.sources(view, uri, ctx))[:1]:
                 server = seat.server
@@ -288,16 +353,15 @@ class Listens:
                 group.answered.set()
                 return
             began = anyio.current_time()
-            wanted = wire.dump({SUBSCRIPTIONS: list(group.uris)})
-            call = Call("subscriptions/listen", {FILTER: wanted}, listener.ctx)
+            call = Call("subscriptions/listen", {FILTER: group.filter()}, listener.ctx)
             try:
-                async with self._links.lease(seat.server, listener.ctx) as lease:
+                async with self._links.lease(seat.server, listener.ctx, listening=True) as lease:
                     await lease.link.handle(call, _Upstream(listener, group))
             except RpcError as error:
                 _log.debug('"%s" ended a subscription: %s', seat.server.name, error.message)
             except UpstreamError as error:
                 _log.debug('"%s" lost a subscription: %s', seat.server.name, error.message)
-            if not group.answered.is_set() or not group.honoured:
+            if not group.answered.is_set() or not (group.honoured or group.told):
                 group.answered.set()
                 return  # it takes no subscriptions
             if anyio.current_time() - began > RELISTEN[-1]:
@@ -324,6 +388,10 @@ def _honoured(
         taken = {uri for group in groups for uri in group.honoured}
         asked = catalog.texts(wanted[SUBSCRIPTIONS])
         honoured[SUBSCRIPTIONS] = wire.dump([uri for uri in asked if uri in taken])
+    if TASK_IDS in wanted:
+        told = {handle for group in groups for handle in group.told}
+        asked = catalog.texts(wanted[TASK_IDS])
+        honoured[TASK_IDS] = wire.dump([handle for handle in asked if handle in told])
     return honoured
 
 

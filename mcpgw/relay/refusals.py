@@ -25,6 +25,11 @@ def not_found(uri: str) -> RpcError:
     return RpcError(INVALID_PARAMS, "Resource not found", wire.dump({"uri": uri}))
 
 
+def no_task() -> RpcError:
+    """A task that is absent, another's, or of a tool that is denied."""
+    return RpcError(INVALID_PARAMS, "Task not found")
+
+
 def bad_param(name: str, expected: str) -> RpcError:
     return RpcError(INVALID_PARAMS, f"Invalid params: `{name}` must be {expected}.")
 

@@ -66,6 +66,9 @@ def test_an_unknown_resource_has_its_old_number() -> None:
 
 def test_capabilities_a_revision_does_not_know_are_not_advertised() -> None:
     modern = raw({"tools": {"listChanged": True}, "completions": {}, "extensions": {}, "tasks": {}})
-    assert set(downgrade.capabilities("2024-11-05", modern)) == {"tools"}
-    assert set(downgrade.capabilities("2025-11-25", modern)) == {"tools", "completions"}
+    # Extensions are of no revision: whoever declared one understands it (SEP-2133).
+    assert set(downgrade.capabilities("2024-11-05", modern)) == {"tools", "extensions"}
+    told = {"tools", "completions", "extensions"}
+    assert set(downgrade.capabilities("2025-06-18", modern)) == told
+    assert set(downgrade.capabilities("2025-11-25", modern)) == told | {"tasks"}
     assert downgrade.capabilities("2025-11-25", None) == {}

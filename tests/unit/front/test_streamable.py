@@ -76,7 +76,7 @@ async def test_initialize_agrees_on_a_revision(wanted: str, given: str) -> None:
     assert result["protocolVersion"] == given
     assert result["serverInfo"]["name"] == "mcpgw"
     assert result["instructions"] == "be kind"
-    expected = {"tools", "resources", "logging"}
+    expected = {"extensions", "tools", "resources", "logging"}
     assert set(result["capabilities"]) == expected | (
         set() if given == "2024-11-05" else {"completions"}
     )
