@@ -44,7 +44,6 @@ class Listing:
     version: changes with every fetch that brought something, 0 before the first.
     error: why the last fetch failed; the entries of the last good one stay for calls.
     lacks: the server does not declare the capability behind the list.
-    late: somebody waited in vain for the fetch that is under way.
     owed: somebody was given a list without this, or with an old state of it.
     """
 
@@ -59,7 +58,6 @@ class Listing:
         "heard",
         "kind",
         "lacks",
-        "late",
         "modern",
         "names",
         "natives",
@@ -82,7 +80,6 @@ class Listing:
         self.version = 0
         self.error: RpcError | None = None
         self.lacks = False
-        self.late = False
         self.modern = False
         self.owed = False
         self.gone = False
@@ -121,6 +118,7 @@ class Catalogue:
         self._listings: OrderedDict[tuple[str, str, str], Listing] = OrderedDict()
         self._infos: dict[str, LinkInfo] = {}
         self._versions: Iterator[int] = count(1)
+        self._late: set[str] = set()  # servers that somebody waited for in vain, of any scope
         self._tasks: anyio.abc.TaskGroup | None = None
 
     def own(self, tasks: anyio.abc.TaskGroup | None) -> None:
@@ -165,7 +163,8 @@ class Catalogue:
         for listing in listings:
             if listing.fetching is not None:
                 listing.owed = True
-                listing.late = not listing.shown
+                if not listing.shown:
+                    self._late.add(listing.server.id)
             elif listing.error is not None:
                 listing.owed = True
 
@@ -178,7 +177,8 @@ class Catalogue:
         for listing in listings:
             if listing.fresh(now) or listing.resting(now):
                 continue
-            usable, failing = listing.good_enough(now), listing.error is not None or listing.late
+            usable = listing.good_enough(now)
+            failing = listing.error is not None or listing.server.id in self._late
             event = self.fetch(listing, ctx)
             if not usable and (patient or not failing):
                 awaited.append(event)
@@ -226,6 +226,7 @@ class Catalogue:
     def forget(self, server_ids: Iterable[str]) -> None:
         """Servers were changed or removed: nothing of them holds."""
         gone = frozenset(server_ids)
+        self._late -= gone
         for server_id in gone:
             self._infos.pop(server_id, None)
         for key in [key for key in self._listings if key[0] in gone]:
@@ -260,10 +261,10 @@ class Catalogue:
             error = refusals.unexpected(server)
         finally:
             listing.fetching = listing.task = None
-            listing.late = False
             if done is not None:
                 done.set()
         if items is not None:
+            self._late.discard(server.id)
             self._arrived(listing, items, heard)
         elif not listing.gone:
             self._failed(listing, error)

@@ -169,7 +169,7 @@ def test_junk_on_standard_output(home: Home) -> None:
 def test_a_dead_server_delays_nobody_elses_list(home: Home) -> None:
     """A server that never answers costs the first list its patience, and no list after that."""
     home.add("mute", "--fault", "mute")
-    other = home.key("other", "good")
+    other, third = home.key("other", "good"), home.key("third", "*")
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
         hole.listen(64)
@@ -184,7 +184,7 @@ def test_a_dead_server_delays_nobody_elses_list(home: Home) -> None:
             assert time.monotonic() - began < 7
             assert "good__echo" in [tool["name"] for tool in listed["tools"]]
             assert {"hole", "mute"} == set(_left_out(listed))
-            for key in (home.secret, other):
+            for key in (home.secret, other, third):  # the third is new to the dead ones
                 for ask_again in (tools, call):
                     began = time.monotonic()
                     ask_again(url, key, *(("good__echo",) if ask_again is call else ()))

@@ -155,7 +155,7 @@ async def test_too_long_a_list_is_cut(
     """Neither its entries nor what is wrong with them hold up anybody, or fill the log."""
     monkeypatch.setattr(catalogue, "MAX_ITEMS", 40)
     monkeypatch.setattr(catalogue, "MAX_WARNINGS", 3)
-    items = [*({} for _ in range(20)), *(tool(f"t{n:02}") for n in range(30))]
+    items: list[Any] = [*({} for _ in range(20)), *(tool(f"t{n:02}") for n in range(30))]
     link = full_link(answers={"tools/list": listing("tools", items)})
     async with running({"a": link}) as house:
         found = await listed(house, context(snapshot(A)))
@@ -323,6 +323,22 @@ async def test_a_late_server_is_left_out_and_its_list_told_when_it_comes(
             assert names(await listed(house, ctx)) == ["a__t", "b__t"]
             assert len(late.calls) >= 1
             tasks.cancel_scope.cancel()
+
+
+async def test_a_late_server_is_waited_for_by_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for another list, nor by another principal, until it has answered somebody."""
+    monkeypatch.setattr(catalogue, "LIST_WAIT", 0.01)
+    config = snapshot(A, B)
+    other = context(config, principal=key("other", Target("*")))
+    async with running({"a": full_link(tools=["t"]), "b": full_link(tools=["u"])}) as house:
+        hold = house.links.hold("b")
+        await listed(house, context(config))
+        monkeypatch.setattr(catalogue, "LIST_WAIT", 60.0)
+        with anyio.fail_after(1.0):
+            await listed(house, context(config), "prompts/list")
+            assert names(await listed(house, other)) == ["a__t"]
+        hold.set()
+        await _settled(house, other, ["a__t", "b__u"])
 
 
 async def test_a_late_server_is_waited_for_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
