@@ -69,6 +69,27 @@ def _secrets(ctx: typer.Context) -> list[tuple[str, str]]:
         return [(name, "") for name in Vault(store).names()]
 
 
+def _named(module: str, listing: str) -> Callable[[typer.Context], list[tuple[str, str]]]:
+    """What a function of the store lists, by name."""
+
+    def names(ctx: typer.Context) -> list[tuple[str, str]]:
+        from importlib import import_module
+
+        from mcpgw.store.db import Store
+
+        listed = getattr(import_module(f"mcpgw.store.{module}"), listing)
+        with Store.open(desk(ctx).path, create=False) as store:
+            return [(one.name, "") for one in listed(store)]
+
+    return names
+
+
+_orgs = _named("holders", "list_orgs")
+_teams = _named("holders", "list_teams")
+_groups = _named("groups", "list_groups")
+_policies = _named("policies", "list_policies")
+
+
 def server_names(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Servers."""
     return _offer(ctx, incomplete, _servers)
@@ -89,12 +110,43 @@ def secret_names(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     return _offer(ctx, incomplete, _secrets)
 
 
+def org_names(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Organizations."""
+    return _offer(ctx, incomplete, _orgs)
+
+
+def team_names(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Teams."""
+    return _offer(ctx, incomplete, _teams)
+
+
+def group_names(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Groups."""
+    return _offer(ctx, incomplete, _groups)
+
+
+def policy_names(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Policies."""
+    return _offer(ctx, incomplete, _policies)
+
+
+def holders(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Keys, teams and organizations, each behind what it is."""
+    kinds = {"key": _keys, "team": _teams, "org": _orgs}
+    kind, colon, _ = incomplete.partition(":")
+    if not colon or kind not in kinds:
+        return _offer(ctx, incomplete, lambda _: [(f"{one}:", "") for one in kinds])
+    return _offer(ctx, incomplete, lambda c: [(f"{kind}:{name}", "") for name, _ in kinds[kind](c)])
+
+
 def targets(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """What may be granted: servers, and the kinds of things on the server that was begun."""
+    """What may be granted: servers, groups, the kinds of things on the server that was begun."""
     server, slash, _ = incomplete.partition("/")
     if slash:
         return _offer(ctx, incomplete, lambda _: [(f"{server}/{kind}", "") for kind in _KINDS])
-    return _offer(ctx, incomplete, _servers)
+    if incomplete.lower().startswith("group:"):
+        return _offer(ctx, incomplete, lambda c: [(f"group:{name}", "") for name, _ in _groups(c)])
+    return _offer(ctx, incomplete, lambda c: [*_servers(c), ("group:", "")])
 
 
 _KINDS = ("*", "prompt:*", "resource:*")

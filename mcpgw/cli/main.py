@@ -20,25 +20,31 @@ import typer
 
 from mcpgw import __version__
 from mcpgw.cli import (
+    access,
     alias,
     complete,
     completion,
+    group,
+    groups,
     key,
+    org,
+    policy,
     prompts,
     resources,
     running,
     secret,
     server,
     store,
+    team,
     tools,
 )
-from mcpgw.cli.groups import Panel, group
+from mcpgw.cli.groups import Panel
 from mcpgw.cli.io import Cancelled, harmless, paint
 from mcpgw.errors import Exit, GatewayError
 
 PROGRAM = "mcpgw"
 
-app = group("One gateway in front of every Model Context Protocol server.")
+app = groups.group("One gateway in front of every Model Context Protocol server.")
 
 
 def _version(wanted: bool) -> None:
@@ -73,6 +79,11 @@ app.add_typer(server.app, name="server", rich_help_panel=Panel.SERVERS)
 app.add_typer(alias.app, name="alias", rich_help_panel=Panel.SERVERS)
 app.add_typer(secret.app, name="secret", rich_help_panel=Panel.SERVERS)
 app.add_typer(key.app, name="key", rich_help_panel=Panel.ACCESS)
+app.add_typer(team.app, name="team", rich_help_panel=Panel.ACCESS)
+app.add_typer(org.app, name="org", rich_help_panel=Panel.ACCESS)
+app.add_typer(group.app, name="group", rich_help_panel=Panel.ACCESS)
+app.add_typer(policy.app, name="policy", rich_help_panel=Panel.ACCESS)
+app.add_typer(access.app, name="access", rich_help_panel=Panel.ACCESS)
 app.add_typer(tools.app, name="tools", rich_help_panel=Panel.USE)
 app.add_typer(prompts.app, name="prompts", rich_help_panel=Panel.USE)
 app.add_typer(resources.app, name="resources", rich_help_panel=Panel.USE)

@@ -22,6 +22,40 @@ ServerName: TypeAlias = Annotated[
 KeyName: TypeAlias = Annotated[
     str, typer.Argument(metavar="NAME", help="The key.", autocompletion=complete.key_names)
 ]
+OrgName: TypeAlias = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="The organization.", autocompletion=complete.org_names),
+]
+TeamName: TypeAlias = Annotated[
+    str, typer.Argument(metavar="NAME", help="The team.", autocompletion=complete.team_names)
+]
+GroupName: TypeAlias = Annotated[
+    str, typer.Argument(metavar="NAME", help="The group.", autocompletion=complete.group_names)
+]
+PolicyName: TypeAlias = Annotated[
+    str, typer.Argument(metavar="NAME", help="The policy.", autocompletion=complete.policy_names)
+]
+NewName: TypeAlias = Annotated[
+    str | None, typer.Option("--name", metavar="NEW", help="Call it this from now on.")
+]
+InOrg: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--org",
+        metavar="ORG",
+        help="The organization it belongs to.",
+        autocompletion=complete.org_names,
+    ),
+]
+InTeam: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--team",
+        metavar="TEAM",
+        help="The team it is in: it has that team's grants until it has its own, and never more.",
+        autocompletion=complete.team_names,
+    ),
+]
 AsKey: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -41,7 +75,7 @@ Targets: TypeAlias = Annotated[
     typer.Argument(
         metavar="TARGET",
         help="A server (all it has), SERVER/TOOL-GLOB, SERVER/prompt:GLOB, SERVER/resource:GLOB, "
-        "or * for everything, also what is added later.",
+        "group:NAME, or * for everything, also what is added later.",
         autocompletion=complete.targets,
     ),
 ]

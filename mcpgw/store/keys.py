@@ -34,7 +34,8 @@ class Key(holders.Holder, frozen=True, kw_only=True):
     """A key without its secret. Times are seconds since the epoch.
 
     start: the first characters of the present secret. grants None: none was ever given, so the key
-    has what its team is granted; an empty tuple allows nothing at all.
+    has what its team is granted; an empty tuple allows nothing at all. shut: the level above that
+    is disabled, "team" or "organization".
     """
 
     start: str
@@ -42,6 +43,7 @@ class Key(holders.Holder, frozen=True, kw_only=True):
     revoked: float | None
     team: str | None
     org: str | None
+    shut: str | None
 
 
 def create_key(
@@ -216,7 +218,8 @@ def recorded(store: Store, connection: sqlite3.Connection, action: str, old: Key
 # ---------------------------------------------------------------- rows
 
 _NAMES_IN_FORCE = "SELECT name FROM holders WHERE kind = 'key' AND revoked IS NULL"
-_SELECT = """SELECT h.*, k.start, k.expires, t.name AS team, o.name AS org FROM holders h
+_SELECT = """SELECT h.*, k.start, k.expires, t.name AS team, o.name AS org,
+    CASE 0 WHEN t.enabled THEN t.kind WHEN o.enabled THEN o.kind END AS shut FROM holders h
     JOIN keys k ON k.holder = h.id
     LEFT JOIN holders t ON t.id = h.parent LEFT JOIN holders o ON o.id = t.parent
     WHERE h.kind = 'key' """
@@ -236,6 +239,7 @@ def _load(
             revoked=row["revoked"],
             team=row["team"],
             org=row["org"],
+            shut=row["shut"],
         )
         for row in rows
     ]
@@ -256,7 +260,7 @@ def _keep(store: Store, connection: sqlite3.Connection, key_id: str, secret: str
 
 def _view(key: Key) -> dict[str, object]:
     shown = holders.view(key)
-    del shown["org"], shown["revoked"]
+    del shown["org"], shown["revoked"], shown["shut"]
     return shown
 
 

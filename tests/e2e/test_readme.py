@@ -100,7 +100,7 @@ def test_the_first_command_sets_up_and_shows_the_main_job(shown: tuple[Machine, 
 
 def test_the_quick_start_works_as_pasted(shown: tuple[Machine, str]) -> None:
     machine, _ = shown
-    commands = "\n".join(block(name) for name in ("quick start", "keys"))
+    commands = "\n".join(block(name) for name in ("quick start", "keys", "teams"))
     done = machine.paste(commands)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\n42\n" in done.stdout
