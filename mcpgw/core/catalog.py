@@ -18,6 +18,10 @@ from mcpgw.model.calls import JsonObject
 from mcpgw.model.config import Kind
 
 PAGE: Final = 1000  # entries of one page of a merged list
+_APPS: Final = naming.APPS.encode()
+_APP_URIS: Final = ("ui/resourceUri", "openai/outputTemplate")
+"""Keys of a tool's `_meta` that name its app, besides `ui.resourceUri`: older ones."""
+
 MAX_EXPRESSIONS: Final = 32  # `{…}` of a URI template that are matched; more match nothing
 
 
@@ -58,6 +62,7 @@ class Entry(Struct, frozen=True):
     public: the name beside other servers' (for resources: where the URI must name its server).
     body: the object as it came; renamed: with the public name in place of the native one.
     params: arguments of a tool that header fields mirror.
+    cites: what the server answers may name its resources.
     """
 
     native: str
@@ -66,10 +71,11 @@ class Entry(Struct, frozen=True):
     body: Raw
     renamed: Raw
     params: tuple[headers.Param, ...] = ()
+    cites: bool = False
 
 
 def entries(
-    items: Iterable[Raw], kind: ListKind, prefix: str, *, modern: bool
+    items: Iterable[Raw], kind: ListKind, prefix: str, *, modern: bool, cites: bool = False
 ) -> tuple[list[Entry], list[str]]:
     """The usable items of a server's list, and a warning for each that is dropped.
 
@@ -96,7 +102,7 @@ def entries(
                 if modern:
                     warnings.append(f"{native!r}: {error}")
                     continue
-        entry = _entry(native, fields, item, kind, prefix, params)
+        entry = _entry(native, fields, item, kind, prefix, params, cites=cites)
         if entry.public in found:
             warnings.append(f"{kind.member}[{index}] repeats the {kind.naming} {native!r}")
             continue
@@ -111,12 +117,40 @@ def _entry(
     kind: ListKind,
     prefix: str,
     params: tuple[headers.Param, ...],
+    *,
+    cites: bool,
 ) -> Entry:
     by_name = kind.naming == "name"
     public = naming.public_name(prefix, native) if by_name else naming.public_uri(prefix, native)
     native_json = fields[kind.naming]
     fields[kind.naming] = wire.dump(public)
-    return Entry(native, public, native_json, item, wire.dump_object(fields), params)
+    if kind is TOOLS and "_meta" in fields and _APPS in bytes(fields["_meta"]):
+        fields["_meta"] = _with_app(fields["_meta"], prefix)
+    return Entry(native, public, native_json, item, wire.dump_object(fields), params, cites)
+
+
+def _with_app(meta: Raw, prefix: str) -> Raw:
+    """A tool's `_meta` whose app has the URI under which it is read beside other servers."""
+    try:
+        members = wire.members(meta)
+        for name in _APP_URIS:
+            if name in members:
+                members[name] = _app_uri(members[name], prefix)
+        if bytes(members.get("ui", wire.NULL))[:1] == b"{":
+            ui = wire.members(members["ui"])
+            if "resourceUri" in ui:
+                ui["resourceUri"] = _app_uri(ui["resourceUri"], prefix)
+                members["ui"] = wire.dump_object(ui)
+    except wire.BadMessage:
+        return meta
+    return wire.dump_object(members)
+
+
+def _app_uri(raw: Raw, prefix: str) -> Raw:
+    uri = wire.text(raw)
+    if uri is None or not uri.startswith(naming.APPS):
+        return raw
+    return wire.dump(naming.public_uri(prefix, uri))
 
 
 class Shelf(Struct, frozen=True):
@@ -157,9 +191,7 @@ def merged(shelves: Sequence[Shelf], kind: ListKind, *, native: bool) -> list[Pl
     for at, shelf in enumerate(shelves):
         for index, entry in enumerate(shelf.entries):
             plain = native or (
-                keeps is not None
-                and keeps[entry.native] == 1
-                and not naming.is_own_uri(entry.native)
+                keeps is not None and keeps[entry.native] == 1 and naming.may_stay(entry.native)
             )
             if plain:
                 placed.append(Placed(at, index, entry.native, entry.body, entry))

@@ -3,7 +3,9 @@
 A public name is `prefix__native`, which no other pair can give: a prefix has no `__` and does not
 end in `_`. What model providers would refuse (64 of `[A-Za-z0-9_-]`) is cut and gets a digest of
 the native name. Resources keep their URI, or take the reversible form `mcpgw:PREFIX/URI` where
-two servers of an endpoint might mean the same one.
+two servers of an endpoint might mean the same one. Those of apps (`ui://`) always name their
+server, as `ui://mcpgw/PREFIX/…`: servers need not list them, so nobody could tell whether two
+mean the same, and hosts take no other scheme (MCP Apps, 2026-01-26).
 """
 
 from __future__ import annotations
@@ -18,7 +20,11 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 MAX_PUBLIC: Final = 64  # what model providers allow in a tool's name
 SEPARATOR: Final = "__"
 SCHEME: Final = "mcpgw:"
+APPS: Final = "ui://"
+"""The scheme of resources that hosts show as apps."""
 
+
+_OWN_APPS = f"{APPS}mcpgw/"
 _LEGAL = re.compile(r"[A-Za-z0-9_-]+")
 _FOREIGN = re.compile(r"[^A-Za-z0-9_-]+")
 _DIGEST_BYTES = 6
@@ -60,19 +66,25 @@ def public_name(prefix: str, native: str) -> str:
 
 def public_uri(prefix: str, uri: str) -> str:
     """The form of a URI or URI template that names its server; `split_uri` reverses it."""
+    if uri.startswith(APPS):
+        return f"{_OWN_APPS}{prefix}/{uri.removeprefix(APPS)}"
     return f"{SCHEME}{prefix}/{uri}"
 
 
 def split_uri(uri: str) -> tuple[str, str] | None:
     """(prefix, URI) of a form that names its server; None for any other URI."""
-    if not uri.startswith(SCHEME):
+    head, scheme = (SCHEME, "") if uri.startswith(SCHEME) else (_OWN_APPS, APPS)
+    if not uri.startswith(head):
         return None
-    prefix, slash, original = uri[len(SCHEME) :].partition("/")
+    prefix, slash, original = uri[len(head) :].partition("/")
     if not slash or check_name(prefix) is not None:
         return None
-    return prefix, original
+    return prefix, scheme + original
 
 
-def is_own_uri(uri: str) -> bool:
-    """Whether a native URI could be mistaken for a form that names its server."""
-    return uri.startswith(SCHEME)
+def may_stay(uri: str) -> bool:
+    """Whether a URI can stay as it is beside other servers', if only one of them has it.
+
+    Not one that could be mistaken for a form that names its server, nor an app's.
+    """
+    return not uri.startswith((SCHEME, APPS))

@@ -48,6 +48,7 @@ class Listing:
     """
 
     __slots__ = (
+        "cites",
         "entries",
         "error",
         "expires",
@@ -78,6 +79,7 @@ class Listing:
         self.names: dict[str, Entry] = {}
         self.natives: dict[str, Entry] = {}
         self.version = 0
+        self.cites = False  # the server has resources, which its answers may name
         self.error: RpcError | None = None
         self.lacks = False
         self.modern = False
@@ -274,6 +276,7 @@ class Catalogue:
         async with self._links.lease(listing.server, ctx) as lease:
             self.met(listing.server, lease.info)
             listing.modern = lease.info.modern
+            listing.cites = catalog.RESOURCES.capability in lease.info.capabilities
             listing.lacks = kind.capability not in lease.info.capabilities
             listing.ttl = UNTIMED
             if listing.lacks:
@@ -311,9 +314,12 @@ class Catalogue:
 
     def _arrived(self, listing: Listing, items: list[Raw], heard: int) -> None:
         server, kind = listing.server, listing.kind
-        found, warnings = catalog.entries(items, kind, server.prefix, modern=listing.modern)
+        found, warnings = catalog.entries(
+            items, kind, server.prefix, modern=listing.modern, cites=listing.cites
+        )
         bodies = [entry.body for entry in found]
         same = listing.shown and bodies == [entry.body for entry in listing.entries]
+        same = same and all(entry.cites is listing.cites for entry in listing.entries)
         now = anyio.current_time()
         listing.error = None
         listing.fetched, listing.expires = now, now + listing.ttl

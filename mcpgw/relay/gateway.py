@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from mcpgw.core import catalog, headers, tasks, wire
 from mcpgw.core.catalog import PROMPTS, TOOLS, Entry, ListKind
+from mcpgw.core.citations import URI
 from mcpgw.core.eras import (
     HEADER_MISMATCH,
     INVALID_PARAMS,
@@ -26,6 +27,7 @@ from mcpgw.model.config import Snapshot
 from mcpgw.model.ports import Caller, Link, Links, Seal
 from mcpgw.relay import refusals
 from mcpgw.relay.catalogue import Catalogue
+from mcpgw.relay.citations import Citations
 from mcpgw.relay.discovery import Discovery
 from mcpgw.relay.forward import Forward
 from mcpgw.relay.handles import Handles, Known
@@ -53,10 +55,17 @@ class Gateway:
         self._catalogue = Catalogue(links, self._list_changed)
         self._lists = Lists(self._catalogue, links, seal)
         self._discovery = Discovery(links, self._catalogue)
+        self._citations = Citations(self._lists)
         self._tasks = Tasks(
-            links, seal, self._handles, self._forward, self._discovery, self._task_changed
+            links,
+            seal,
+            self._handles,
+            self._forward,
+            self._discovery,
+            self._citations,
+            self._task_changed,
         )
-        self._listens = Listens(links, self._views, self._lists, self._tasks)
+        self._listens = Listens(links, self._views, self._lists, self._tasks, self._citations)
         self._routes: dict[str, _Route] = {
             "tools/call": self._tool,
             "prompts/get": self._prompt,
@@ -133,21 +142,33 @@ class Gateway:
 
     async def _tool(self, view: View, call: Call, caller: Caller) -> Reply:
         seat, scope, entry = await self._entry(view, TOOLS, call)
-        if len(self._handles):
+        if self._handles.all:
             caller = self._tasks.related(seat, call.ctx, caller)
+        if entry.params or tasks.TASK in call.params:
+            reply = await self._unusual(view, seat, scope, entry, call, caller)
+        else:
+            reply = await self._forward.send(seat, call, _renamed(call, entry), caller)
+        if entry.cites and not view.native and isinstance(reply, Done):
+            content = reply.result.get("content")
+            if content is not None and URI in bytes(content):
+                return await self._citations.follow(view, seat, reply, call.ctx)
+        return reply
+
+    async def _unusual(
+        self, view: View, seat: Seat, scope: str, entry: Entry, call: Call, caller: Caller
+    ) -> Reply:
+        """A call that asks for a task, or whose arguments header fields mirror."""
         if tasks.TASK in call.params:
             prepared, begins = await self._tasks.prepared(seat, call)
             if begins:
                 inner = _renamed(prepared, entry)
                 return await self._tasks.begin(seat, call, inner, caller, entry.native)
             call = prepared
-        if not entry.params:
-            return await self._forward.send(seat, call, _renamed(call, entry), caller)
         _check_mirrors(entry, call)
         try:
             return await self._forward.send(seat, call, _mirrored(call, entry), caller)
         except RpcError as error:
-            if error.code != HEADER_MISMATCH:
+            if error.code != HEADER_MISMATCH or not entry.params:
                 raise
         # The server refused before it ran anything: its schema is not the one we know.
         listing = self._catalogue.listing(seat.server, scope, TOOLS)
@@ -157,7 +178,8 @@ class Gateway:
 
     async def _prompt(self, view: View, call: Call, caller: Caller) -> Reply:
         seat, _, entry = await self._entry(view, PROMPTS, call)
-        return await self._forward.send(seat, call, _renamed(call, entry), caller)
+        reply = await self._forward.send(seat, call, _renamed(call, entry), caller)
+        return await self._citations.follow(view, seat, reply, call.ctx)
 
     async def _entry(self, view: View, kind: ListKind, call: Call) -> tuple[Seat, str, Entry]:
         """What a call names; a tool that is denied is as unknown as one that is not there."""
@@ -185,7 +207,7 @@ class Gateway:
                 if error.code not in _NOT_FOUND or call.state is not None:
                     raise
                 continue  # another server may have what none of them lists
-            return reply if native == uri else _readdressed(reply, native, uri)
+            return await self._citations.read(view, seat, reply, call.ctx, native, uri)
         raise refusals.not_found(uri)
 
     async def _complete(self, view: View, call: Call, caller: Caller) -> Reply:
@@ -267,21 +289,3 @@ def _check_mirrors(entry: Entry, call: Call) -> None:
 
 def _with(call: Call, name: str, value: Raw) -> Call:
     return msgspec.structs.replace(call, params={**call.params, name: value})
-
-
-def _readdressed(reply: Reply, native: str, public: str) -> Reply:
-    """The contents of a read under the URI that was asked for."""
-    if not isinstance(reply, Done) or "contents" not in reply.result:
-        return reply
-    renamed = wire.dump(public)
-    contents: list[Raw] = []
-    try:
-        for item in wire.array(reply.result["contents"]):
-            fields = wire.members(item)
-            if wire.text(fields.get("uri")) == native:
-                item = wire.dump_object({**fields, "uri": renamed})
-            contents.append(item)
-    except wire.BadMessage:
-        return reply
-    body = Raw(b"[" + b",".join(bytes(item) for item in contents) + b"]")
-    return Done({**reply.result, "contents": body}, reply.kind)

@@ -36,16 +36,15 @@ class Known(Struct, frozen=True):
 
 
 class Handles:
-    """Makes and opens handles."""
+    """Makes and opens handles.
+
+    all: the tasks of handshake servers that are remembered, by server, principal and id.
+    """
 
     def __init__(self, seal: Seal) -> None:
         self._seal = seal
-        self._known: OrderedDict[tuple[str, str, str], Known] = OrderedDict()
+        self.all: OrderedDict[tuple[str, str, str], Known] = OrderedDict()
         self._holders: dict[tuple[str, str], set[str]] = {}
-
-    def __len__(self) -> int:
-        """Tasks of handshake servers that are remembered."""
-        return len(self._known)
 
     def make(self, name: Name, principal: str) -> str:
         return self._seal.seal(
@@ -63,37 +62,37 @@ class Handles:
         handle: the one that the caller used.
         """
         key = (name.server, ctx.principal.id, name.id)
-        known = self._known.pop(key, None)
+        known = self.all.pop(key, None)
         if handle is None:
             handle = self.make(name, ctx.principal.id) if known is None else known.public
-        self._known[key] = Known(name, ctx.principal.id, handle, ctx.session, scope)
+        self.all[key] = Known(name, ctx.principal.id, handle, ctx.session, scope)
         self._holders.setdefault((name.server, name.id), set()).add(ctx.principal.id)
-        while len(self._known) > MAX_KNOWN:
-            self._forget(next(iter(self._known)))
+        while len(self.all) > MAX_KNOWN:
+            self._forget(next(iter(self.all)))
         return handle
 
     def known(self, server: str, principal: str, id: str) -> Known | None:
         """The task that the server calls `id`, if it is known to be this principal's."""
-        return self._known.get((server, principal, id))
+        return self.all.get((server, principal, id))
 
     def holders(self, server: str, id: str) -> Iterator[Known]:
         """Everybody whose task it is known to be."""
         for principal in tuple(self._holders.get((server, id), ())):
-            yield self._known[server, principal, id]
+            yield self.all[server, principal, id]
 
     def servers(self, principal: str) -> list[str]:
         """The ids of the servers that have a task of this principal, in a stable order."""
-        return sorted({server for server, owner, _ in self._known if owner == principal})
+        return sorted({server for server, owner, _ in self.all if owner == principal})
 
     def forget(self, servers: Iterable[str]) -> None:
         """Servers were removed: their tasks are nobody's."""
         gone = frozenset(servers)
-        for key in [key for key in self._known if key[0] in gone]:
+        for key in [key for key in self.all if key[0] in gone]:
             self._forget(key)
 
     def _forget(self, key: tuple[str, str, str]) -> None:
         server, principal, id = key
-        del self._known[key]
+        del self.all[key]
         holders = self._holders[server, id]
         holders.discard(principal)
         if not holders:

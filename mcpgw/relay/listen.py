@@ -37,6 +37,7 @@ from mcpgw.model.config import Principal, Snapshot
 from mcpgw.model.ports import Caller, Links, UpstreamError
 from mcpgw.relay import refusals
 from mcpgw.relay.catalogue import LIST_WAIT
+from mcpgw.relay.citations import Citations
 from mcpgw.relay.handles import Known
 from mcpgw.relay.lists import Lists
 from mcpgw.relay.tasks import Tasks
@@ -158,9 +159,10 @@ class _Upstream:
 
     ask_mode = AskMode.NEVER
 
-    def __init__(self, listener: _Listener, group: _Group) -> None:
+    def __init__(self, listener: _Listener, group: _Group, citing: Citations) -> None:
         self._listener = listener
         self._group = group
+        self._citations = citing
 
     async def tell(self, note: Note) -> None:
         group = self._group
@@ -176,11 +178,12 @@ class _Upstream:
                 params = {**params, "uri": wire.dump(public)}
             self._listener.updated(ResourceUpdated(public, params))
         elif isinstance(note, TaskChanged) and note.id in group.tasks:
-            seat = self._listener.view.by_id.get(group.server_id)
-            handle, tool = group.tasks[note.id]
+            listener, (handle, tool) = self._listener, group.tasks[note.id]
+            seat = listener.view.by_id.get(group.server_id)
             if seat is not None and seat.access.allows("tool", tool):
-                params = tasks.with_id(note.params, handle)
-                self._listener.task_changed(TaskChanged(handle, params))
+                task = tasks.with_id(note.params, handle)
+                task = await self._citations.task(listener.view, seat, task, listener.ctx)
+                listener.task_changed(TaskChanged(handle, task))
 
     async def ask(self, ask: Ask) -> Raw:
         raise RpcError(METHOD_NOT_FOUND, f"{ask.method} cannot be asked of a subscription")
@@ -202,11 +205,14 @@ class _Upstream:
 class Listens:
     """All open listens. `run` must be running for list changes to be told."""
 
-    def __init__(self, links: Links, views: Views, lists: Lists, tasks: Tasks) -> None:
+    def __init__(
+        self, links: Links, views: Views, lists: Lists, tasks: Tasks, citing: Citations
+    ) -> None:
         self._links = links
         self._views = views
         self._lists = lists
         self._tasks = tasks
+        self._citations = citing
         self._sessions: dict[tuple[str, str], dict[_Listener, None]] = {}
         self._listeners: dict[_Listener, None] = {}
         self._pending: dict[tuple[str, str, str], None] = {}
@@ -356,7 +362,7 @@ class Listens:
             call = Call("subscriptions/listen", {FILTER: group.filter()}, listener.ctx)
             try:
                 async with self._links.lease(seat.server, listener.ctx, listening=True) as lease:
-                    await lease.link.handle(call, _Upstream(listener, group))
+                    await lease.link.handle(call, _Upstream(listener, group, self._citations))
             except RpcError as error:
                 _log.debug('"%s" ended a subscription: %s', seat.server.name, error.message)
             except UpstreamError as error:

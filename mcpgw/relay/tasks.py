@@ -34,6 +34,7 @@ from mcpgw.model.calls import (
 )
 from mcpgw.model.ports import Caller, Links, Seal, UpstreamError
 from mcpgw.relay import refusals
+from mcpgw.relay.citations import Citations
 from mcpgw.relay.discovery import Discovery
 from mcpgw.relay.forward import Forward
 from mcpgw.relay.handles import Handles, Known
@@ -68,6 +69,7 @@ class Tasks:
         handles: Handles,
         forward: Forward,
         discovery: Discovery,
+        citing: Citations,
         told: Callable[[Known, TaskChanged], None],
     ) -> None:
         self._links = links
@@ -75,6 +77,7 @@ class Tasks:
         self._handles = handles
         self._forward = forward
         self._discovery = discovery
+        self._citations = citing
         self._told = told
 
     # ------------------------------------------------------------ beginning one (2025-11-25)
@@ -116,7 +119,7 @@ class Tasks:
 
     def related(self, seat: Seat, ctx: Context, caller: Caller) -> Caller:
         """The caller of a plain call: what the server tells in its course may be about a task."""
-        if not len(self._handles) or ctx.revision not in CORE_TASKS:
+        if not self._handles.all or ctx.revision not in CORE_TASKS:
             return caller
         return _Related(caller, self._handle_of(seat, ctx), self._native_of(ctx))
 
@@ -145,12 +148,19 @@ class Tasks:
             raise refusals.unreachable(seat.server, error) from error
         if not isinstance(reply, Done):
             raise refusals.unreachable(seat.server, UpstreamError("read", "wants input to answer"))
-        result = reply.result
+        result = await self._told_of(view, seat, reply.result, ctx)
         if wire.text(result.get(ID)) == name.id:
             result = tasks.with_id(result, handle)
         if core:
             result = tasks.related(result, self._handle_of(seat, ctx))
         return reply if result is reply.result else Done(result, reply.kind)
+
+    async def _told_of(
+        self, view: View, seat: Seat, result: JsonObject, ctx: Context
+    ) -> JsonObject:
+        """What a task tells of resources, in the words of the endpoint."""
+        told = await self._citations.result(view, seat, result, ctx)
+        return await self._citations.task(view, seat, told, ctx)
 
     def opened(self, view: View, handle: str, ctx: Context) -> tuple[Seat, Name] | None:
         """The seat and the name of a task; None when it is none of this principal's."""

@@ -88,7 +88,7 @@ class Page:
 class Merged:
     """A merged list as one view has it: in order, by name, and page by page as bytes."""
 
-    __slots__ = ("_kind", "_names", "_pages", "placed", "shelves", "stamp")
+    __slots__ = ("_kind", "_names", "_owners", "_pages", "placed", "shelves", "stamp")
 
     def __init__(
         self, shelves: Sequence[Shelf], stamp: tuple[int, ...], kind: ListKind, *, native: bool
@@ -98,6 +98,7 @@ class Merged:
         self.placed = catalog.merged(shelves, kind, native=native)
         self._kind = kind
         self._names: dict[str, Placed] | None = None
+        self._owners: dict[str, set[str]] | None = None
         self._pages: dict[int, Page] = {}
 
     def page(self, place: Place | None) -> Page:
@@ -121,6 +122,15 @@ class Merged:
             names.update({one.name: one for one in self.placed})
             self._names = names
         return self._names.get(name)
+
+    def owners(self, native: str) -> set[str]:
+        """The names of the servers that list this, as they call it."""
+        if self._owners is None:
+            self._owners = {}
+            for one in self.placed:
+                server = self.shelves[one.shelf].server
+                self._owners.setdefault(one.entry.native, set()).add(server)
+        return self._owners.get(native, set())
 
 
 class View:

@@ -74,11 +74,19 @@ def test_no_two_pairs_share_a_name(pairs: set[tuple[str, str]]) -> None:
     assert len({naming.public_name(*pair) for pair in pairs}) == len(pairs)
 
 
-@given(prefixes, st.text())
+@given(prefixes, st.one_of(st.text(), st.text().map("ui://".__add__)))
 def test_uris_come_back(prefix: str, uri: str) -> None:
     public = naming.public_uri(prefix, uri)
     assert naming.split_uri(public) == (prefix, uri)
-    assert naming.is_own_uri(public)
+    assert not naming.may_stay(public)
+    assert naming.may_stay(uri) is not uri.startswith(("mcpgw:", "ui://"))
+
+
+def test_apps_keep_the_scheme_that_hosts_know_them_by() -> None:
+    assert naming.public_uri("a", "ui://clock/app.html") == "ui://mcpgw/a/clock/app.html"
+    assert naming.public_uri("a", "ui://mcpgw/b/x") == "ui://mcpgw/a/mcpgw/b/x"
+    assert naming.split_uri("ui://clock/app.html") is None
+    assert naming.split_uri("ui://mcpgw/a") is None
 
 
 @pytest.mark.parametrize("uri", ["file:///a", "mcpgw:", "mcpgw:abc", "mcpgw:a__b/x", "mcpgw:/x"])

@@ -161,7 +161,7 @@ async def test_a_task_is_given_under_a_handle_and_found_by_it() -> None:
 
         assert await done(house, call("tasks/cancel", modern(), taskId=handle)) == {}
         assert plain(link.of("tasks/cancel")[0].params) == {"taskId": "7"}
-        assert not house.gateway._handles  # pyright: ignore[reportPrivateUsage]
+        assert not house.gateway._handles.all  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_handle_outlives_the_gateway() -> None:
@@ -570,4 +570,4 @@ async def test_what_is_remembered_is_bounded_and_goes_with_its_server(
         assert await listed(house, legacy()) == [made[2:]]
         house.gateway.changed(CONFIG, snapshot(B))
         assert await listed(house, legacy()) == [[]]
-        assert not len(house.gateway._handles)  # pyright: ignore[reportPrivateUsage]
+        assert not house.gateway._handles.all  # pyright: ignore[reportPrivateUsage]
