@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mcpgw.cli.io import Desk, moment, usage
+from mcpgw.cli.io import Desk, moment, timestamp, usage
 
 if TYPE_CHECKING:
     from mcpgw.store.holders import Holder, HolderKind, Organization, Team
@@ -26,6 +27,31 @@ def as_json(holder: Holder) -> dict[str, Any]:
 def team_json(team: Team) -> dict[str, Any]:
     """A team as `--json` tells it."""
     return {**as_json(team), "org": team.org}
+
+
+def state(key: Key, now: float) -> str:
+    """Whether a key works."""
+    if key.revoked is not None:
+        return "revoked"
+    if key.expires is not None and key.expires <= now:
+        return "expired"
+    if not key.enabled:
+        return "disabled"
+    return "active" if key.shut is None else f"{key.shut} disabled"
+
+
+def key_json(key: Key, now: float) -> dict[str, Any]:
+    """A key as `--json` tells it; grants are the words that were typed."""
+    return {
+        **as_json(key),
+        "state": state(key, now),
+        "start": key.start,
+        "created": timestamp(key.created),
+        "expires": timestamp(key.expires),
+        "revoked": timestamp(key.revoked),
+        "team": key.team,
+        "org": key.org,
+    }
 
 
 def ceiling(holder: Holder) -> str:
@@ -129,9 +155,5 @@ def _one_as_json(kind: HolderKind, holder: Key | Team | Organization) -> dict[st
     from mcpgw.store.keys import Key
 
     if isinstance(holder, Key):
-        import time
-
-        from mcpgw.cli.key import as_json as key_json
-
         return key_json(holder, time.time())
     return team_json(holder) if isinstance(holder, Team) else as_json(holder)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mcpgw.cli import complete, holding
 from mcpgw.cli import options as o
 from mcpgw.cli.groups import noun
-from mcpgw.cli.io import Desk, desk, moment, timestamp
+from mcpgw.cli.holding import key_json, state
+from mcpgw.cli.io import Desk, desk, moment
 
 if TYPE_CHECKING:
     from mcpgw.store.keys import Key
@@ -62,7 +63,7 @@ def list_(ctx: typer.Context, json: o.Json = False) -> None:
     with at.store() as store:
         found = keys.list_keys(store)
     if json:
-        at.emit({"keys": [as_json(key, now) for key in found]})
+        at.emit({"keys": [key_json(key, now) for key in found]})
         return
     at.rows(
         ("NAME", "STATE", "BEGINS", "EXPIRES", "TEAM", "MAY USE", "NEVER"),
@@ -99,7 +100,7 @@ def show(
         key = keys.get_key(store, name)
     sight = None if brief or state(key, now) != "active" else see(at, key)
     if json:
-        at.emit({"keys": [as_json(key, now) | ({} if sight is None else sight.as_json())]})
+        at.emit({"keys": [key_json(key, now) | ({} if sight is None else sight.as_json())]})
         return
     at.facts(
         (
@@ -218,39 +219,14 @@ def revoke(ctx: typer.Context, name: o.KeyName, yes: o.Yes = False, json: o.Json
         at.confirm(f"Refuse the key {key.name} from now on?", yes=yes)
         key = keys.revoke_key(store, key.name, now=time.time())
     if json:
-        at.emit({"keys": [as_json(key, time.time())]})
+        at.emit({"keys": [key_json(key, time.time())]})
     at.say(f"{key.name} is refused from now on.")
-
-
-def state(key: Key, now: float) -> str:
-    """Whether a key works."""
-    if key.revoked is not None:
-        return "revoked"
-    if key.expires is not None and key.expires <= now:
-        return "expired"
-    if not key.enabled:
-        return "disabled"
-    return "active" if key.shut is None else f"{key.shut} disabled"
-
-
-def as_json(key: Key, now: float) -> dict[str, Any]:
-    """A key as `--json` tells it; grants are the words that were typed."""
-    return {
-        **holding.as_json(key),
-        "state": state(key, now),
-        "start": key.start,
-        "created": timestamp(key.created),
-        "expires": timestamp(key.expires),
-        "revoked": timestamp(key.revoked),
-        "team": key.team,
-        "org": key.org,
-    }
 
 
 def _hand_over(desk: Desk, key: Key, secret: str) -> None:
     """The secret, alone on stdout, so that `$(mcpgw key create NAME)` is it."""
     if desk.as_json:
-        desk.emit({"keys": [{**as_json(key, time.time()), "secret": secret}]})
+        desk.emit({"keys": [{**key_json(key, time.time()), "secret": secret}]})
     else:
         desk.data(secret)
         desk.stdout.flush()
