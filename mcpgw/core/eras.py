@@ -19,6 +19,7 @@ ACCEPTS_BATCHES: Final = frozenset({"2025-03-26"})
 SENDS_VERSION_HEADER: Final = frozenset({"2025-06-18", "2025-11-25"})
 PRIMES_STREAMS: Final = frozenset({"2025-11-25"})  # an empty first event that can be resumed from
 STRUCTURED_CONTENT: Final = frozenset({"2025-06-18", "2025-11-25", "2026-07-28"})
+TITLED_CHOICES: Final = frozenset({"2025-11-25", "2026-07-28"})  # in forms; also several at once
 
 KNOWS_URL_ERROR: Final = frozenset({"2025-11-25"})  # -32042: go to these URLs first
 TWO_WAY_NOTES: Final = frozenset({"notifications/roots/list_changed"})

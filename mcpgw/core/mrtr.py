@@ -108,9 +108,21 @@ def undeclared(asks: Iterable[Ask], capabilities: Mapping[str, Raw]) -> dict[str
             continue
         if name not in capabilities:
             missing.setdefault(name, wire.EMPTY)
-        if _is_url(ask) and "url" not in _members(capabilities.get(name)):
-            missing[name] = Raw(b'{"url":{}}')
+        if (feature := _feature(ask, _members(capabilities.get(name)))) is not None:
+            missing[name] = wire.dump({feature: {}})
     return missing
+
+
+def _feature(ask: Ask, declared: Mapping[str, Raw]) -> str | None:
+    """What of a capability the ask needs beyond its name, unless that is declared."""
+    if ask.method == "elicitation/create":
+        if _is_url(ask):
+            return None if "url" in declared else "url"
+        # Without any mode, forms are meant (2025-11-25, elicitation).
+        return "form" if "url" in declared and "form" not in declared else None
+    if ask.method == "sampling/createMessage" and "tools" in ask.params:
+        return None if "tools" in declared else "tools"
+    return None
 
 
 def missing_capability(missing: Mapping[str, Raw]) -> RpcError:

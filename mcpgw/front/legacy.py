@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 
@@ -16,7 +17,7 @@ import anyio
 from anyio import CancelScope
 from msgspec import Raw, structs
 
-from mcpgw.core import downgrade, wire
+from mcpgw.core import downgrade, mrtr, wire
 from mcpgw.core.eras import (
     ASK_CAPABILITY,
     CLIENT_ASKS,
@@ -198,14 +199,17 @@ class LegacyCaller:
         session = self._session
         needed = ASK_CAPABILITY.get(ask.method)
         able = self.ask_mode is AskMode.LIVE and self._way.two_way
-        if not able or needed not in session.capabilities:
+        if not able or needed is None:
             raise RpcError(METHOD_NOT_FOUND, f"the client cannot answer {ask.method}")
+        if missing := mrtr.undeclared([ask], session.capabilities):
+            raise mrtr.missing_capability(missing)
+        asked = downgrade.question(session.revision, ask, minted=secrets.token_urlsafe(12))
         id = session.next_ask()
         waiting: asyncio.Future[wire.Response] = asyncio.get_running_loop().create_future()
         session.asks[id] = waiting
         response: wire.Response | None = None
         try:
-            await self._way.send(wire.request(id, ask.method, ask.params))
+            await self._way.send(wire.request(id, ask.method, asked.params))
             with anyio.move_on_after(ASK_WAIT):
                 response = await waiting
         finally:
@@ -216,7 +220,7 @@ class LegacyCaller:
             raise RpcError(TIMED_OUT, f"the client did not answer {ask.method} in time")
         if response.error is not None:
             raise response.error
-        return wire.dump_object(response.result or {})
+        return wire.dump_object(downgrade.answer(asked, response.result or {}))
 
     async def _withdraw(self, id: int) -> None:
         with anyio.move_on_after(GOODBYE, shield=True):

@@ -20,6 +20,7 @@ from mcpgw.core.eras import (
     ASK_CAPABILITY,
     LOG_LEVELS,
     METHOD_NOT_FOUND,
+    MISSING_CAPABILITY,
     PROGRESS_TOKEN,
 )
 from mcpgw.model.calls import (
@@ -266,6 +267,8 @@ async def answer(
         told = await caller.ask(Ask(request.method, _asked(request.params)))
         return wire.result(request.id, wire.members(told))
     except RpcError as error:
+        if error.code == MISSING_CAPABILITY:  # nobody was asked
+            return refusal(request.id, request.method)
         return wire.error(request.id, error)
     except wire.BadMessage:
         return refusal(request.id, request.method)

@@ -16,7 +16,7 @@ import anyio
 from msgspec import Raw
 
 from mcpgw.core import outbound, wire
-from mcpgw.core.eras import METHOD_NOT_FOUND, TIMED_OUT, UPSTREAM_FAILED
+from mcpgw.core.eras import METHOD_NOT_FOUND, MISSING_CAPABILITY, TIMED_OUT, UPSTREAM_FAILED
 from mcpgw.model.calls import Ask, Call, JsonObject, Note, RpcError
 from mcpgw.model.config import Server
 from mcpgw.model.ports import Caller, UpstreamError
@@ -270,6 +270,8 @@ class Inflight:
                 answer = wire.result(question.id, wire.members(await caller.ask(question.ask)))
             except RpcError as refused:
                 answer = wire.error(question.id, refused)
+                if refused.code == MISSING_CAPABILITY:  # nobody was asked
+                    answer = refusal(question.id, question.ask.method)
             except wire.BadMessage:
                 answer = refusal(question.id, question.ask.method)
             finally:
