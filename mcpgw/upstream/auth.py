@@ -17,6 +17,8 @@ from mcpgw.model.config import Server
 from mcpgw.model.ports import Secrets, UpstreamError
 
 REFUSALS: Final = frozenset({401, 403})
+REDACTED: Final = "[redacted]"
+SHORTEST_SECRET: Final = 4  # characters; shorter values would redact ordinary text
 
 _NEVER_FORWARDED: Final = frozenset(
     {
@@ -88,6 +90,24 @@ def value(told: str, secrets: Secrets) -> str:
         raise UpstreamError(
             "auth", f"needs a secret that cannot be had: {error.what}{why}"
         ) from error
+
+
+def redacted(error: UpstreamError, server: Server, secrets: Secrets) -> UpstreamError:
+    """The error without the server's own secrets: some servers repeat what they were sent."""
+    message = error.message
+    for told in (server.secret or "", *server.headers.values(), *server.env.values()):
+        if not is_reference(told):
+            continue
+        try:
+            secret = secrets.resolve(told).strip()
+        except GatewayError:
+            continue
+        for form in (secret, base64.b64encode(secret.encode()).decode()):
+            if len(secret) >= SHORTEST_SECRET:
+                message = message.replace(form, REDACTED)
+    if message == error.message:
+        return error
+    return UpstreamError(error.stage, message, permanent=error.permanent)
 
 
 def refused(status: int) -> UpstreamError:

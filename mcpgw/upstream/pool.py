@@ -27,7 +27,7 @@ from mcpgw.core.handshake import declared
 from mcpgw.model.calls import NOTHING, Context, Note, RpcError
 from mcpgw.model.config import Server
 from mcpgw.model.ports import Heard, Lease, Link, LinkInfo, Secrets, UpstreamError
-from mcpgw.upstream import connect, links
+from mcpgw.upstream import auth, connect, links
 from mcpgw.upstream.http1 import Client
 from mcpgw.upstream.site import Berth, LinkReport, Site, Slot
 
@@ -302,6 +302,8 @@ class Pool:
             error = UpstreamError("handshake", "could not be used: see the log of the gateway")
         finally:
             late.cancel()
+            if error is not None:
+                error = auth.redacted(error, site.server, self._secrets)
             self._ended(site, slot, error)
 
     async def _met_legacy(

@@ -29,8 +29,6 @@ from mcpgw.upstream.process import Child
 DISCOVER_WAIT: Final = 3.0  # seconds for an answer to server/discover before initialize is sent
 HANDSHAKE_WAIT: Final = 60.0  # least seconds for a handshake: package runners download first
 SHOWN: Final = 300  # characters of a server's refusal that are shown
-REDACTED: Final = "[redacted]"
-SHORTEST_SECRET: Final = 4  # characters; shorter values would redact ordinary text
 
 Era: TypeAlias = Literal["modern", "legacy"]
 
@@ -72,7 +70,7 @@ def environment(
     hidden: list[str] = []
     for name, told in server.env.items():
         env[name] = auth.value(told, secrets)
-        if is_reference(told) and len(env[name]) >= SHORTEST_SECRET:
+        if is_reference(told) and len(env[name]) >= auth.SHORTEST_SECRET:
             hidden.append(env[name])
     return env, tuple(hidden)
 
@@ -165,7 +163,7 @@ class StdioLink:
 
         def redact(text: str) -> str:
             for secret in hidden:
-                text = text.replace(secret, REDACTED)
+                text = text.replace(secret, auth.REDACTED)
             return text
 
         def ended(how: str) -> None:

@@ -91,7 +91,7 @@ def daemon(home: Home, *words: str) -> Generator[tuple[str, Child]]:
         child.end()
 
 
-def well(url: str, key: str) -> None:
+def well(url: str, key: str | None) -> None:
     """The good server works through the gateway."""
     assert call(url, key, "good__echo", text="hi").text == "hi"
     assert "good__echo" in tools(url, key)

@@ -30,6 +30,8 @@ from tests.e2e.wire import (
     until_end,
 )
 
+pytestmark = pytest.mark.slow
+
 SECRET = "sw0rdfish-value"
 NOTHING = b"HTTP/1.1 4"  # how every refusal begins
 

@@ -24,6 +24,8 @@ from tests.e2e.gateway import PATIENCE, SERVES, Child
 from tests.e2e.home import Home, well
 from tests.e2e.wire import ask, fields, initialize, modern, raw, send, soon, until
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = 0.5  # seconds until a change of the store holds
 
 

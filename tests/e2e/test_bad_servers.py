@@ -30,6 +30,8 @@ from tests.e2e.home import (
 )
 from tests.e2e.wire import ask, call, fields, initialize, legacy, send, soon, tools
 
+pytestmark = pytest.mark.slow
+
 SECRET = "sw0rdfish-value"
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
 

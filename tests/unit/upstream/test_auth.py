@@ -65,6 +65,17 @@ def test_a_secret_with_line_ends_is_refused_and_not_shown() -> None:
     assert "b: c" not in caught.value.message
 
 
+def test_a_server_that_repeats_its_credential_is_not_quoted() -> None:
+    one = server("s", auth="basic", secret="env:USER", headers={"X": "env:TOKEN", "Y": "plain"})
+    secrets = PlainSecrets({"env:USER": "ann:pw", "env:TOKEN": "s3cret"})
+    said = UpstreamError("handshake", "refused s3cret, ann:pw, YW5uOnB3 and plain", permanent=True)
+    kept = auth.redacted(said, one, secrets)
+    assert kept.message == "refused [redacted], [redacted], [redacted] and plain"
+    assert (kept.stage, kept.permanent) == ("handshake", True)
+    gone = PlainSecrets({})
+    assert auth.redacted(said, one, gone) is said
+
+
 def test_only_listed_headers_are_forwarded_and_never_a_credential() -> None:
     one = server("s", forward_headers=("X-Tenant", "Authorization", "x-api-key", "Mcp-Name"))
     ctx = context(
