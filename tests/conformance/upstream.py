@@ -1,8 +1,8 @@
 """A server that passes every server scenario of the conformance suite by itself.
 
 On the official SDK's low-level API, at the handshake revisions and at 2026-07-28, over Streamable
-HTTP (`upstream.py`: a free port, told on stderr) or stdio (`upstream.py --stdio`). Written from
-the requirement texts of the suite's scenarios.
+HTTP (`upstream.py [PORT]`, told on stderr) or stdio (`upstream.py --stdio`). Written from the
+requirement texts of the suite's scenarios.
 """
 
 from __future__ import annotations
@@ -259,15 +259,16 @@ async def serve_stdio(server: Server[Any]) -> None:
         )
 
 
-async def serve_http(server: Server[Any]) -> None:
+async def serve_http(server: Server[Any], port: int) -> None:
     app = server.streamable_http_app(event_store=MemoryEvents(), retry_interval=RETRY)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.create_server(("127.0.0.1", port)) as listening:
         # h11, unlike httptools, takes white space off header values, as a scenario asks.
-        settings = uvicorn.Config(app, http="h11", log_level="warning")
+        settings = uvicorn.Config(app, http="h11", log_level="warning", timeout_graceful_shutdown=1)
         sys.stderr.write(f"{READY}http://127.0.0.1:{listening.getsockname()[1]}/mcp" + "\n")
         sys.stderr.flush()
         await uvicorn.Server(settings).serve([listening])
 
 
 if __name__ == "__main__":
-    asyncio.run((serve_stdio if "--stdio" in sys.argv else serve_http)(build()))
+    word = sys.argv[1] if len(sys.argv) > 1 else "0"
+    asyncio.run(serve_stdio(build()) if word == "--stdio" else serve_http(build(), int(word)))
