@@ -35,6 +35,7 @@ MAX_ITEMS = 20_000  # entries of one upstream list; the rest is cut
 MAX_WARNINGS = 10  # entries of one list whose fault is logged; the others are counted
 MAX_LISTINGS = 50_000  # listings kept; the least recently used go
 
+_OF_LISTS = ("nextCursor", "ttlMs", "cacheScope")
 _log = logging.getLogger("mcpgw.relay")
 
 
@@ -52,6 +53,7 @@ class Listing:
         "entries",
         "error",
         "expires",
+        "extra",
         "failed",
         "fetched",
         "fetching",
@@ -78,6 +80,7 @@ class Listing:
         self.entries: tuple[Entry, ...] = ()
         self.names: dict[str, Entry] = {}
         self.natives: dict[str, Entry] = {}
+        self.extra: JsonObject = {}  # members of the list's first page that have no meaning here
         self.version = 0
         self.cites = False  # the server has resources, which its answers may name
         self.error: RpcError | None = None
@@ -297,6 +300,9 @@ class Catalogue:
             if not isinstance(reply, Done):
                 raise UpstreamError("read", f"wants input for {kind.method}")
             items.extend(wire.array(reply.result.get(kind.member, wire.NULL)))
+            if not params:
+                known = (kind.member, *_OF_LISTS)
+                listing.extra = {k: v for k, v in reply.result.items() if k not in known}
             if len(items) > MAX_ITEMS:
                 _log.warning('"%s" has too many %s: cut', listing.server.name, kind.member)
                 return items[:MAX_ITEMS]

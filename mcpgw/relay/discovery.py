@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from mcpgw import __version__
 from mcpgw.core import extensions, tasks, wire
+from mcpgw.core.access import KINDS
 from mcpgw.core.catalog import TOOLS
 from mcpgw.core.eras import CORE_TASKS, SUPPORTED
 from mcpgw.model.calls import Call, Context, Done, JsonObject
@@ -76,6 +77,22 @@ class Discovery:
                 return lease.info
         except UpstreamError as error:
             raise refusals.unreachable(seat.server, error) from error
+
+    async def shares(self, view: View, ctx: Context) -> bool:
+        """Whether client and server have an extension that the gateway does not know itself.
+
+        Only at the address of one server, and for whoever may use all of it: nobody can tell what
+        such an extension reaches. Raises RpcError when the server cannot be reached.
+        """
+        if not view.native or not view.seats:
+            return False
+        (seat,) = view.seats
+        foreign = [id for id in extensions.passable(ctx) if id not in extensions.ROUTED]
+        if not foreign or not all(seat.access.total(kind) for kind in KINDS):
+            return False
+        info = await self.info(seat, ctx)
+        known = extensions.of(info.capabilities)
+        return any(id in known for id in foreign)
 
     async def has_tasks(self, view: View, ctx: Context) -> bool:
         """Whether a server is known to have the Tasks extension."""

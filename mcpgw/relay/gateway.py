@@ -22,7 +22,17 @@ from mcpgw.core.eras import (
     INVALID_PARAMS,
     LEGACY_RESOURCE_NOT_FOUND,
 )
-from mcpgw.model.calls import Call, Context, Done, ListChanged, Note, Reply, RpcError, TaskChanged
+from mcpgw.model.calls import (
+    Call,
+    Context,
+    Done,
+    ListChanged,
+    Note,
+    OtherNote,
+    Reply,
+    RpcError,
+    TaskChanged,
+)
 from mcpgw.model.config import Snapshot
 from mcpgw.model.ports import Caller, Link, Links, Seal
 from mcpgw.relay import refusals
@@ -65,7 +75,9 @@ class Gateway:
             self._citations,
             self._task_changed,
         )
-        self._listens = Listens(links, self._views, self._lists, self._tasks, self._citations)
+        self._listens = Listens(
+            links, self._views, self._lists, self._tasks, self._citations, self._discovery
+        )
         self._routes: dict[str, _Route] = {
             "tools/call": self._tool,
             "prompts/get": self._prompt,
@@ -96,18 +108,18 @@ class Gateway:
 
     async def handle(self, call: Call, caller: Caller) -> Reply:
         """Answer one call or raise RpcError."""
-        route = self._routes.get(call.method)
-        if route is None:
-            raise refusals.no_method(call.method)
+        route = self._routes.get(call.method, self._foreign)
         return await route(self._views.of(call.ctx), call, caller)
 
     def heard(self, server_id: str, scope: str, note: Note) -> None:
-        """A note of a server that belongs to no call: of a list, or of a task."""
+        """A note of a server that belongs to no call."""
         if isinstance(note, ListChanged):
             self._catalogue.heard(server_id, scope, note.kind)
             self._listens.heard(server_id, scope, note.kind)
         elif isinstance(note, TaskChanged):
             self._tasks.heard(server_id, scope, note)
+        elif isinstance(note, OtherNote):
+            self._listens.noted(server_id, scope, note)
 
     def tell(self, ctx: Context, note: Note) -> None:
         """A client's note of no call: to the servers that are in a session with it alone."""
@@ -133,6 +145,16 @@ class Gateway:
 
     def _list_changed(self, server_id: str, scope: str, note: str) -> None:
         self._listens.heard(server_id, scope, note)
+
+    async def _foreign(self, view: View, call: Call, caller: Caller) -> Reply:
+        """A method of an extension that only the client and the one server know."""
+        if not await self._discovery.shares(view, call.ctx):
+            raise refusals.no_method(call.method)
+        name = call.ctx.headers.get(headers.NAME) if call.ctx.mirrored else None
+        if name is not None:
+            # What it mirrors is the extension's affair, and nothing of it was renamed.
+            call = msgspec.structs.replace(call, param_headers={headers.NAME: name})
+        return await self._forward.send(view.seats[0], call, call, caller)
 
     def _task_changed(self, known: Known, note: TaskChanged) -> None:
         self._listens.task_changed(known, note)

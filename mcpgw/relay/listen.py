@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from mcpgw.core import catalog, extensions, naming, tasks, wire
 from mcpgw.core.catalog import PROMPTS, RESOURCES, TOOLS, ListKind
-from mcpgw.core.eras import CORE_TASKS, METHOD_NOT_FOUND, UPSTREAM_FAILED
+from mcpgw.core.eras import CORE_TASKS, LEGACY, METHOD_NOT_FOUND, UPSTREAM_FAILED
 from mcpgw.model.calls import (
     Ask,
     AskMode,
@@ -29,6 +29,7 @@ from mcpgw.model.calls import (
     ListChanged,
     Listening,
     Note,
+    OtherNote,
     ResourceUpdated,
     RpcError,
     TaskChanged,
@@ -38,6 +39,7 @@ from mcpgw.model.ports import Caller, Links, UpstreamError
 from mcpgw.relay import refusals
 from mcpgw.relay.catalogue import LIST_WAIT
 from mcpgw.relay.citations import Citations
+from mcpgw.relay.discovery import Discovery
 from mcpgw.relay.handles import Known
 from mcpgw.relay.lists import Lists
 from mcpgw.relay.tasks import Tasks
@@ -64,6 +66,8 @@ _NOTES: Final = {
     "prompts": ListChanged("prompts"),
     "resources": ListChanged("resources"),
 }
+_OWN: Final = frozenset({*_KINDS, SUBSCRIPTIONS, TASK_IDS, OWN_TASKS})
+_LEGACY: Final = frozenset(LEGACY)
 _CHECK_EVERY: Final = 16  # listeners looked at before others get a turn
 
 _log = logging.getLogger("mcpgw.relay")
@@ -77,6 +81,7 @@ class _Listener:
         self.view = view
         self.kinds = {kind.note: kind for kind in kinds.values()}
         self.error: RpcError | None = None
+        self.foreign = False  # it shares an extension with its one server
         self.key: tuple[str, str] = ("", "")  # of the session whose tasks it hears of
         self._inbox: dict[tuple[str, str], Note] = {}
         self._wake = anyio.Event()
@@ -91,6 +96,9 @@ class _Listener:
 
     def task_changed(self, note: TaskChanged) -> None:
         self._push(("task", note.id), note)
+
+    def noted(self, note: OtherNote) -> None:
+        self._push((note.method, bytes(wire.dump_object(note.params)).decode()), note)
 
     def _push(self, key: tuple[str, str], note: Note) -> None:
         if self._ended:
@@ -135,11 +143,15 @@ class _Group:
         self.honoured: list[str] = []  # public URIs
         self.tasks: dict[str, tuple[str, str]] = {}  # tasks by id: the handle, the native tool
         self.told: list[str] = []  # handles of tasks that the server tells of
+        self.foreign: JsonObject = {}  # what the filter has of extensions
+        self.kept: JsonObject = {}  # what of it the server honours
         self.answered = anyio.Event()
 
     def filter(self) -> Raw:
         """What the server is asked for."""
-        wanted = {SUBSCRIPTIONS: list(self.uris)} if self.uris else {}
+        wanted: dict[str, object] = dict(self.foreign)
+        if self.uris:
+            wanted[SUBSCRIPTIONS] = list(self.uris)
         if self.tasks:
             wanted[TASK_IDS] = list(self.tasks)
         return wire.dump(wanted)
@@ -184,6 +196,8 @@ class _Upstream:
                 task = tasks.with_id(note.params, handle)
                 task = await self._citations.task(listener.view, seat, task, listener.ctx)
                 listener.task_changed(TaskChanged(handle, task))
+        elif isinstance(note, OtherNote) and group.kept:
+            self._listener.noted(note)
 
     async def ask(self, ask: Ask) -> Raw:
         raise RpcError(METHOD_NOT_FOUND, f"{ask.method} cannot be asked of a subscription")
@@ -199,6 +213,7 @@ class _Upstream:
         group.honoured = [group.uris[uri] for uri in taken if uri in group.uris]
         told = catalog.texts(note.wanted.get(TASK_IDS))
         group.told = [group.tasks[id][0] for id in told if id in group.tasks]
+        group.kept = {name: note.wanted[name] for name in group.foreign if name in note.wanted}
         group.answered.set()
 
 
@@ -206,13 +221,20 @@ class Listens:
     """All open listens. `run` must be running for list changes to be told."""
 
     def __init__(
-        self, links: Links, views: Views, lists: Lists, tasks: Tasks, citing: Citations
+        self,
+        links: Links,
+        views: Views,
+        lists: Lists,
+        tasks: Tasks,
+        citing: Citations,
+        discovery: Discovery,
     ) -> None:
         self._links = links
         self._views = views
         self._lists = lists
         self._tasks = tasks
         self._citations = citing
+        self._discovery = discovery
         self._sessions: dict[tuple[str, str], dict[_Listener, None]] = {}
         self._listeners: dict[_Listener, None] = {}
         self._pending: dict[tuple[str, str, str], None] = {}
@@ -238,7 +260,8 @@ class Listens:
         self._listeners[listener] = None
         self._enter(listener, wanted)
         try:
-            groups = await self._groups(view, wanted, ctx)
+            listener.foreign = await self._discovery.shares(view, ctx)
+            groups = await self._groups(view, wanted, ctx, foreign=listener.foreign)
             async with anyio.create_task_group() as tasks:
                 for group in groups:
                     tasks.start_soon(self._follow, listener, group)
@@ -270,6 +293,15 @@ class Listens:
             seat = listener.view.by_id.get(name.server)
             if seat is not None and seat.access.allows("tool", name.tool):
                 listener.task_changed(note)
+
+    def noted(self, server_id: str, scope: str, note: OtherNote) -> None:
+        """A handshake server told something that is no part of the protocol."""
+        for listener in self._listeners:
+            if listener.foreign and listener.ctx.revision in _LEGACY:
+                for seat in listener.view.seats:
+                    same = seat.server.id == server_id
+                    if same and self._links.scope(seat.server, listener.ctx) == scope:
+                        listener.noted(note)
 
     def _enter(self, listener: _Listener, wanted: JsonObject) -> None:
         ctx = listener.ctx
@@ -332,9 +364,16 @@ class Listens:
             if index % _CHECK_EVERY == 0:
                 await anyio.lowlevel.checkpoint()
 
-    async def _groups(self, view: View, wanted: JsonObject, ctx: Context) -> Sequence[_Group]:
-        """The resources and tasks that may be followed, by server."""
+    async def _groups(
+        self, view: View, wanted: JsonObject, ctx: Context, *, foreign: bool
+    ) -> Sequence[_Group]:
+        """What of resources, tasks, and of foreign extensions may be followed, by server."""
         groups: dict[str, _Group] = {}
+        others = {name: value for name, value in wanted.items() if name not in _OWN}
+        if foreign and others and ctx.revision not in _LEGACY:
+            server = view.seats[0].server
+            group = groups[server.id] = _Group(server.id, server.prefix)
+            group.foreign = others
         for handle in catalog.texts(wanted.get(TASK_IDS))[:MAX_URIS]:
             found = self._tasks.opened(view, handle, ctx)
             if found is not None and found[0].unusable is None:
@@ -367,7 +406,7 @@ class Listens:
                 _log.debug('"%s" ended a subscription: %s', seat.server.name, error.message)
             except UpstreamError as error:
                 _log.debug('"%s" lost a subscription: %s', seat.server.name, error.message)
-            if not group.answered.is_set() or not (group.honoured or group.told):
+            if not group.answered.is_set() or not (group.honoured or group.told or group.kept):
                 group.answered.set()
                 return  # it takes no subscriptions
             if anyio.current_time() - began > RELISTEN[-1]:
@@ -398,6 +437,8 @@ def _honoured(
         told = {handle for group in groups for handle in group.told}
         asked = catalog.texts(wanted[TASK_IDS])
         honoured[TASK_IDS] = wire.dump([handle for handle in asked if handle in told])
+    for group in groups:
+        honoured.update(group.kept)
     return honoured
 
 

@@ -45,6 +45,8 @@ class Lists:
         merged, pairs = await self.merged(view, kind, call.ctx)
         page = merged.page(place)
         result: JsonObject = {kind.member: page.body}
+        if view.native and place is None:
+            result.update(pairs[0][1].extra)
         if page.end is not None:
             result["nextCursor"] = self._cursor(page.end, call)
         missing = [] if view.native else _missing(view.able(kind), pairs)

@@ -570,3 +570,28 @@ async def test_an_unchanged_server_keeps_its_list() -> None:
         house.gateway.changed(old, new)
         assert names(await listed(house, context(new))) == ["a__t", "b__u"]
         assert len(link.calls) == 1
+
+
+async def test_what_else_a_server_says_with_a_list_is_kept_at_its_own_address() -> None:
+    async def handle(call: Call, caller: Caller) -> Reply:
+        if "cursor" in call.params:
+            return Done(obj(tools=[tool("b")], more=3, ttlMs=0, cacheScope="private"))
+        extra = {"_meta": {"x/y": None}, "more": [1]}
+        return Done(obj(tools=[tool("a")], nextCursor="1", ttlMs=0, cacheScope="public", **extra))
+
+    async with running({"a": full_link(answers={"tools/list": handle})}) as house:
+        told = await house.handle(
+            call("tools/list", context(snapshot(A), endpoint=native(A))), Recorder()
+        )
+        assert isinstance(told, Done)
+        result = plain(told.result)
+        assert [one["name"] for one in result.pop("tools")] == ["a", "b"]
+        assert result == {
+            "_meta": {"x/y": None},
+            "more": [1],
+            "ttlMs": 0,
+            "cacheScope": "private",
+        }
+        merged = await house.handle(call("tools/list", context(snapshot(A))), Recorder())
+        assert isinstance(merged, Done)
+        assert set(merged.result) == {"tools", "ttlMs", "cacheScope"}
