@@ -95,7 +95,8 @@ def legacy_params(call: Call, token: int | str | None = None) -> Mapping[str, Ra
         return call.params
     meta = dict(call.meta)
     for name, text in trace.items():
-        meta[name] = wire.dump(text)
+        if name not in meta:  # it came by a header field
+            meta[name] = wire.dump(text)
     if token is not None:
         meta[PROGRESS_TOKEN] = wire.dump(token)
     params = dict(call.params)
@@ -138,7 +139,8 @@ def modern_params(
         meta[LOG_LEVEL] = wire.dump(ctx.log_level)
     if ctx.trace:
         for name, text in ctx.trace.items():
-            meta[name] = wire.dump(text)
+            if name not in meta:  # it came by a header field
+                meta[name] = wire.dump(text)
     if token is not None:
         meta[PROGRESS_TOKEN] = wire.dump(token)
     params = dict(call.params)

@@ -194,9 +194,17 @@ def value(raw: Raw | bytes) -> Any:  # noqa: ANN401 - a JSON value is any of sev
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError):
         try:
-            return json.loads(bytes(raw))
+            return json.loads(bytes(raw), parse_int=_integer_of)
         except (ValueError, RecursionError):
             raise BadMessage(PARSE_ERROR, "not JSON") from None
+
+
+def _integer_of(digits: str) -> float:
+    """int() refuses thousands of digits, and nothing is decided on those."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
 
 
 def dump(content: object) -> Raw:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import anyio.abc
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from mcpgw.model.calls import Note
+from mcpgw.model.calls import ListChanged, Note
 from mcpgw.model.config import EVERYTHING, Endpoint, Target
 from mcpgw.relay.gateway import Gateway
 from mcpgw.upstream.pool import Pool
@@ -34,6 +34,7 @@ from tests.unit.front.rig import Front, front
 
 ALICE = key("alice", Target("*"))
 BOB = key("bob", Target("*"))
+_KINDS: tuple[Literal["tools", "prompts", "resources"], ...] = ("tools", "prompts", "resources")
 
 
 class House:
@@ -70,6 +71,13 @@ class House:
             opening = rawclient.over_stdio(kind, self.gateway, ctx)
         async with opening as client:
             yield client
+
+    def changed(self) -> None:
+        """Every list of every server is said to be another."""
+        keys = tuple(self.gateway._catalogue._listings)  # pyright: ignore[reportPrivateUsage]
+        for server, scope in {key[:2] for key in keys}:
+            for kind in _KINDS:
+                self.gateway.heard(server, scope, ListChanged(kind))
 
     @property
     def endpoint(self) -> Endpoint:

@@ -213,3 +213,16 @@ def test_a_listen_filter_is_cut_to_what_the_server_can() -> None:
     able = info(modern=False, capabilities={"resources": {"subscribe": True}})
     assert plain(outbound.honoured(able, filter)) == {"resourceSubscriptions": ["a:b"]}
     assert outbound.uris(obj(resourceSubscriptions=["a:b", 1, "a:b"])) == ("a:b",)
+
+
+TRACED = obj(traceparent=raw("00-a-b-01"), tracestate=raw(5))
+
+
+def test_a_trace_in_meta_goes_on_as_it_came() -> None:
+    ctx = context(snapshot(), trace={"traceparent": "00-a-b-01", "baggage": "x=y"})
+    traced = Call("tools/call", {}, ctx, {**TRACED, "traceparent": Raw(rb'"00-\u0061-b-01"')})
+    for params in (outbound.legacy_params(traced), outbound.modern_params(traced)):
+        meta = wire.members(params["_meta"])
+        assert bytes(meta["traceparent"]) == rb'"00-\u0061-b-01"'
+        assert bytes(meta["tracestate"]) == b"5"
+        assert bytes(meta["baggage"]) == b'"x=y"'

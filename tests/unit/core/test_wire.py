@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from typing import Any
 
 import msgspec
@@ -246,3 +247,12 @@ def test_what_an_error_lacks_is_put_in(error: bytes, code: int, message: str) ->
 def test_lone_surrogates_cross_at_every_depth() -> None:
     content = {"\ud83d": [{"\udc00": Raw(b"1e400")}, ["\ud83d"]]}
     assert bytes(wire.dump(content)) == rb'{"\ud83d":[{"\udc00":1e400},["\ud83d"]]}'
+
+
+def test_a_value_may_hold_numbers_beyond_all_bounds() -> None:
+    huge = b"9" * 5000
+    assert wire.value(b'{"a":' + huge + b',"b":-' + huge + b',"c":1e400}') == {
+        "a": math.inf,
+        "b": -math.inf,
+        "c": math.inf,
+    }
