@@ -20,6 +20,7 @@ from mcpgw.core.eras import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR
 from mcpgw.model.calls import JsonObject, RpcError
 
 MAX_ID = 256  # bytes of a JSON-RPC id; longer ones are refused, as they are echoed and kept
+MAX_SPLIT = 50_000  # members or items that the slow splitter takes, at 5 us each
 MAX_BATCH = 256  # messages of one batch; each costs far more to take apart than to send
 NULL = Raw(b"null")
 EMPTY = Raw(b"{}")
@@ -394,6 +395,8 @@ def _pairs(source: str, opening: str, closing: str) -> list[tuple[str, Raw]]:
                 key, at = decoded, _skip(source, at, ":")
             _, end = _scanner.raw_decode(source, at)
             found.append((key, Raw(source[at:end].encode())))
+            if len(found) > MAX_SPLIT:
+                raise BadMessage(INVALID_REQUEST, f"more than {MAX_SPLIT} members at one level")
             at = _SPACE.match(source, end).end()  # pyright: ignore[reportOptionalMemberAccess]
             if source[at : at + 1] == closing:
                 _end(source, at + 1)

@@ -151,6 +151,16 @@ def test_batches() -> None:
     assert isinstance(surrogate[0], Request)
 
 
+def test_what_is_split_slowly_is_bounded() -> None:
+    """A lone surrogate must not make a large message cost seconds."""
+    many = b'{"a":' + LONE + b"".join(b',"%d":0' % n for n in range(wire.MAX_SPLIT)) + b"}"
+    with pytest.raises(BadMessage, match="more than 50000 members"):
+        wire.members(many)
+    with pytest.raises(BadMessage, match="more than 50000 members"):
+        wire.array(b"[" + LONE + b",0" * wire.MAX_SPLIT + b"]")
+    assert len(wire.array(b"[" + LONE + b",0" * 1000 + b"]")) == 1001
+
+
 def test_ids_compare_as_json_does() -> None:
     raw = msgspec.Raw
     assert wire.id_key(raw(b'"a"')) == wire.id_key(raw(b'"\\u0061"'))
