@@ -22,7 +22,7 @@ from mcpgw.errors import Exit, GatewayError
 from mcpgw.front import stdio as front_stdio
 from mcpgw.model.calls import Ask, AskMode, Context, Note, RpcError
 from mcpgw.model.config import EVERYTHING, OWNER, Endpoint, Principal, Server, Snapshot
-from mcpgw.model.ports import Handler, LinkInfo
+from mcpgw.model.ports import Config, Handler, LinkInfo
 from mcpgw.relay.inputs import Driving
 from mcpgw.store.db import Store
 from mcpgw.store.secrets import Resolver
@@ -35,12 +35,13 @@ DOOR_CALL = 3600.0  # seconds one call through the door may take; the daemon's o
 
 
 class Reach(Struct, frozen=True):
-    """A way to a gateway. `live`: it is the running daemon's."""
+    """A way to a gateway. `live`: it is the running daemon's; else `config` is our own."""
 
     handler: Handler
     ctx: Context
     live: bool
     status: Callable[[], Awaitable[dict[str, Any]]]
+    config: Config | None = None
 
 
 @asynccontextmanager
@@ -72,7 +73,7 @@ async def reach(
         async def status() -> dict[str, Any]:
             return {"links": links(house.pool, house.config.snapshot)}
 
-        yield Reach(house.gateway, ctx, False, status)
+        yield Reach(house.gateway, ctx, False, status, house.config)
 
 
 @asynccontextmanager
@@ -160,4 +161,4 @@ async def serve_stdio(store: Path, *, key: str | None) -> None:
     logging.getLogger("mcpgw").handlers[:] = [handler]
     logging.getLogger("mcpgw").setLevel(logging.WARNING)
     async with reach(store, key=key) as reached:
-        await front_stdio.serve(reached.handler, ctx=reached.ctx)
+        await front_stdio.serve(reached.handler, ctx=reached.ctx, config=reached.config)

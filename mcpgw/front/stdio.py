@@ -12,6 +12,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -20,11 +21,13 @@ import anyio
 
 from mcpgw.core import wire
 from mcpgw.core.eras import INVALID_REQUEST, PROTOCOL_VERSION
+from mcpgw.errors import Exit, GatewayError
+from mcpgw.front.auth import valid
 from mcpgw.front.channel import Channel
 from mcpgw.front.exchange import internal
 from mcpgw.front.modern import Base
 from mcpgw.model.calls import Context
-from mcpgw.model.ports import Handler
+from mcpgw.model.ports import Config, Handler
 
 MAX_LINE: Final = 4 * 1024 * 1024  # bytes of one message
 DRAIN: Final = 5.0  # seconds that calls in flight may take after the input has ended
@@ -33,11 +36,17 @@ _MODERN: Final = PROTOCOL_VERSION.encode()
 
 
 async def serve(
-    handler: Handler, *, ctx: Context, stdin: int | None = None, stdout: int | None = None
+    handler: Handler,
+    *,
+    ctx: Context,
+    config: Config | None = None,
+    stdin: int | None = None,
+    stdout: int | None = None,
 ) -> None:
-    """Serve one client until its input ends.
+    """Serve one client until its input ends. Raises GatewayError when its key does.
 
-    ctx: who calls and through what; its revision and capabilities come from the client.
+    ctx: who calls and through what; its revision and capabilities come from the client. config:
+    what holds from one call to the next; without it, what `ctx` has.
     stdin, stdout: descriptors instead of the process's own, which are taken away from everybody
     else while this runs: what is printed then goes to standard error.
     """
@@ -46,7 +55,7 @@ async def serve(
             stdin, stdout = stack.enter_context(_own_descriptors())
         source, sink = _Worker(), _Worker()
         try:
-            await _Stdio(handler, ctx, source, sink, stdin, stdout).run()
+            await _Stdio(handler, ctx, source, sink, stdin, stdout).run(config)
         finally:
             source.stop()
             sink.stop()
@@ -70,8 +79,28 @@ class _Stdio:
         self._writing = anyio.Lock()
         self._lost = False
         self._base = Base(ctx.principal, ctx.snapshot, ctx.endpoint, "stdio", session="stdio")
+        self._config: Config | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._dismissed = False
 
-    async def run(self) -> None:
+    async def run(self, config: Config | None) -> None:
+        self._config = config
+        stop = None if config is None else config.subscribe(lambda old, new: self._recheck())
+        try:
+            await self._serve()
+        finally:
+            if stop is not None:
+                stop()
+        if self._dismissed:
+            raise GatewayError(
+                "The key may no longer be used.",
+                why="It was revoked, or it has expired.",
+                next="mcpgw key list",
+                code="key_ended",
+                exit=Exit.DENIED,
+            )
+
+    async def _serve(self) -> None:
         async with anyio.create_task_group() as feeds:
             channel = Channel(
                 self._handler,
@@ -82,6 +111,7 @@ class _Stdio:
                 endpoint=self._base.endpoint,
             )
             async with anyio.create_task_group() as calls:
+                self._scope = calls.cancel_scope
                 async for line in self._lines():
                     if channel.session is None and _begins(line):
                         # What a script sends right behind it belongs to the session.
@@ -93,8 +123,22 @@ class _Stdio:
             channel.close()
             feeds.cancel_scope.cancel()
 
+    def _recheck(self) -> None:
+        """Go on under the configuration of the moment, or end when the key is no longer good."""
+        if self._config is None:
+            return
+        base, snapshot = self._base, self._config.snapshot
+        if not valid(base.principal, snapshot, time.time()):
+            self._dismissed = True
+            if self._scope is not None:
+                self._scope.cancel()
+        elif base.snapshot is not snapshot:
+            principal = snapshot.principals.get(base.principal.id, base.principal)
+            self._base = Base(principal, snapshot, base.endpoint, "stdio", session="stdio")
+
     async def _take(self, channel: Channel, line: bytes) -> None:
         try:
+            self._recheck()
             await channel.take(line, self._base)
         except Exception as error:  # noqa: BLE001 - the boundary of one message
             internal(error)

@@ -6,6 +6,7 @@ Real processes and real sockets. After each fault the store and the good server 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import resource
@@ -333,3 +334,35 @@ def test_files_are_private(home: Home) -> None:
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in home.folder.iterdir()}
     assert {name: mode for name, mode in modes.items() if mode & 0o077} == {}
     assert "mcpgw.db.sock" in modes
+
+
+def test_a_key_that_ends_while_its_stdio_runs(home: Home) -> None:
+    """Also where mcpgw itself is the gateway: grants hold at once, and a revoked key ends it."""
+    home.key("brief", "good/counts")
+    process = subprocess.Popen(
+        gateway("stdio", "--key", "brief"),
+        env=home.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
+    assert stdin is not None
+    assert stdout is not None
+    assert stderr is not None
+    ids = itertools.count(1)
+    with process:
+
+        def called() -> bool:
+            line = modern("tools/call", next(ids), name="good__echo", arguments={"text": "x"})
+            stdin.write(line + b"\n")
+            stdin.flush()
+            return "result" in json.loads(stdout.readline())
+
+        assert not called()
+        home.done("key", "grant", "brief", "good/echo")
+        soon(called, 2)
+        home.done("key", "revoke", "brief", "--yes")
+        assert process.wait(5) == 4
+        assert b"The key may no longer be used." in stderr.read()
+    home.unharmed()
