@@ -37,15 +37,18 @@ DONE = Done(obj(skills=[]))
 
 def ctx(*declared: str, **fields: Any) -> Context:
     settings: Any = {id: dict[str, Any]() for id in declared}
-    defaults: Any = {"endpoint": native(A), "principal": key("ann", Target("*"))}
-    capabilities = obj(extensions=settings) if declared else {}
-    return context(CONFIG, **{**defaults, "capabilities": capabilities, **fields})
+    defaults: Any = {
+        "endpoint": native(A),
+        "principal": key("ann", Target("*")),
+        "capabilities": obj(extensions=settings) if declared else {},
+    }
+    return context(CONFIG, **{**defaults, **fields})
 
 
-def skilled(*, modern: bool = True, **answers: Any) -> ScriptedLink:
+def skilled(*, modern: bool = True) -> ScriptedLink:
     has: Any = {"tools": {"listChanged": True}, "extensions": {SKILLS: {}}}
     told: LinkInfo = info(modern=modern, capabilities=has)
-    return full_link(answers={"skills/list": DONE, **answers}, info=told)
+    return full_link(answers={"skills/list": DONE}, info=told)
 
 
 async def refused(house: House, asked: Call) -> bool:
@@ -109,7 +112,8 @@ async def test_notes_of_an_extension_are_listened_to() -> None:
         raise AssertionError
 
     wanted = {"toolsListChanged": True, "skillsListChanged": True, "x": [1]}
-    link = skilled(**{"subscriptions/listen": listen})
+    link = skilled()
+    link.answers["subscriptions/listen"] = listen
     async with running({"a": link}) as house:
         client = Recorder()
         async with anyio.create_task_group() as tasks:
