@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import parse_qsl, urlsplit
 
 from mcpgw.cli.io import usage
-from mcpgw.store.looks import is_reference, looks_secret, sensitive_name
+from mcpgw.store.looks import is_reference, literal_secret
 
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 LONGEST = 100 * 365 * SECONDS["d"]  # a century, after which no key is anybody's
@@ -21,7 +21,6 @@ LONGEST = 100 * 365 * SECONDS["d"]  # a century, after which no key is anybody's
 _DURATION = re.compile(r"(\d{1,9})([smhdw])")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VARIABLE = re.compile(r"[^=\0]+")
-_HARMLESS = re.compile(r"(?i)\d*|true|false|yes|no|on|off|none|null")
 
 
 def duration(text: str, option: str) -> float:
@@ -44,7 +43,7 @@ class Literals:
 
     def check(self, name: str, value: str, where: str) -> None:
         """Refuse `value`. `name` tells what it is for; `where` is the option it stands in."""
-        if _HARMLESS.fullmatch(value) or not (sensitive_name(name) or looks_secret(value)):
+        if not literal_secret(name, value):
             return
         self._refuse(where, name, f"{where} {name}=vault:{self.secret(name)}")
 
@@ -61,8 +60,7 @@ class Literals:
             if not option.startswith("-"):
                 equals, value = "", word
             named = option if equals else before
-            given = bool(value) and not _HARMLESS.fullmatch(value)
-            if given and ((named and sensitive_name(named)) or looks_secret(value)):
+            if value and literal_secret(named, value):
                 name = re.sub(r"\W+", "_", (named or "secret").lstrip("-")).upper()
                 self._refuse("the command", named, f"--env {name}=vault:{self.secret(name)}")
             before = word if word.startswith("-") and not equals else ""

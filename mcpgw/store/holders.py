@@ -265,13 +265,20 @@ def insert(
     return holder
 
 
+def name_fault(name: str) -> str | None:
+    """Why `name` cannot be a holder's or a policy's name; None when it can."""
+    if _NAME.fullmatch(name) is not None:
+        return None
+    return "it has 1 to 64 of A-Z, a-z, 0-9 and _.@+-, and begins with a letter or a digit"
+
+
 def check_name(store: Store, kind: HolderKind, name: str) -> None:
     """Refuse a name that cannot be (bad_name) or that one in force has (name_taken)."""
-    if _NAME.fullmatch(name) is None:
+    if (wrong := name_fault(name)) is not None:
         article = "an" if kind == "org" else "a"
         raise GatewayError(
             f'"{name}" cannot be the name of {article} {KINDS[kind]}.',
-            why="It has 1 to 64 of A-Z, a-z, 0-9 and _.@+-, and begins with a letter or a digit.",
+            why=f"{wrong[:1].upper()}{wrong[1:]}.",
             next=f"mcpgw {kind} {'create' if kind == 'key' else 'add'} --help",
             code="bad_name",
             exit=Exit.USAGE,

@@ -64,14 +64,8 @@ def create_key(
     holders.check_name(store, "key", name)
     if expires is not None and not now < expires < math.inf:
         raise _bad_time("A key cannot expire before it is made.")
-    if secret is not None and _FOREIGN.fullmatch(secret) is None:
-        raise GatewayError(
-            f'That cannot be the secret of the key "{name}".',
-            why="A secret has 16 to 1024 printable ASCII characters and no blanks.",
-            next=f"mcpgw key create {name}",
-            code="bad_secret",
-            exit=Exit.USAGE,
-        )
+    if secret is not None:
+        check_secret(name, secret)
     secret = secret or _mint()
     with store.change() as connection:
         parent = None if team is None else holders.get_team(store, team).id
@@ -175,6 +169,57 @@ def rotate_key(store: Store, name: str, *, grace: float, now: float) -> tuple[Ke
             after={"start": new.start, "old_works_until": now + grace},
         )
     return new, secret
+
+
+def set_secret(store: Store, name: str, secret: str) -> Key:
+    """Give a key a secret that exists already; every other secret of it ends at once.
+
+    Raises GatewayError: no_such_key, key_revoked, bad_secret, secret_taken.
+    """
+    check_secret(name, secret)
+    with store.change() as connection:
+        old = in_force(store, name)
+        connection.execute("DELETE FROM key_secrets WHERE key = ?", (old.id,))
+        _keep(store, connection, old.id, secret)
+        connection.execute("UPDATE keys SET start = ? WHERE holder = ?", (_start(secret), old.id))
+        new = get_key(store, name)
+        starts = {"start": old.start}, {"start": new.start}
+        audit.record(connection, store, "key.rotate", old.name, before=starts[0], after=starts[1])
+    return new
+
+
+def forget_secret(store: Store, name: str) -> None:
+    """Let no secret of a key work any more, until it gets another.
+
+    Raises GatewayError: no_such_key, key_revoked.
+    """
+    with store.change() as connection:
+        key = in_force(store, name)
+        if connection.execute("DELETE FROM key_secrets WHERE key = ?", (key.id,)).rowcount:
+            audit.record(connection, store, "key.close", key.name, before={"start": key.start})
+
+
+def check_secret(name: str, secret: str) -> None:
+    """Refuse what cannot be the secret of the key `name` (bad_secret)."""
+    if _FOREIGN.fullmatch(secret) is None:
+        raise GatewayError(
+            f'That cannot be the secret of the key "{name}".',
+            why="A secret has 16 to 1024 printable ASCII characters and no blanks.",
+            next=f"mcpgw key create {name}",
+            code="bad_secret",
+            exit=Exit.USAGE,
+        )
+
+
+def digests(store: Store) -> dict[str, frozenset[bytes]]:
+    """SHA-256 of the present secret of each key in force, by its name in lower case."""
+    found: dict[str, set[bytes]] = {}
+    for name, digest in store.query(
+        "SELECT h.name, s.hash FROM key_secrets s JOIN holders h ON h.id = s.key "
+        "WHERE s.until IS NULL AND h.revoked IS NULL"
+    ):
+        found.setdefault(name.lower(), set()).add(digest)
+    return {name: frozenset(held) for name, held in found.items()}
 
 
 def revoke_key(store: Store, name: str, *, now: float) -> Key:

@@ -53,6 +53,7 @@ _PASSWORD = re.compile(r"pass|pwd", re.IGNORECASE)
 _PLACEHOLDER = re.compile(
     r"[$<{%]|^(?:true|false|none|null|yes|no|required|optional|\d{1,5})$", re.I
 )
+_HARMLESS = re.compile(r"(?i)\d*|true|false|yes|no|on|off|none|null")
 _QUERY_KEY = re.compile(rf"^(?:{_SENSITIVE_NAME}|key|code)$", re.IGNORECASE)
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
@@ -89,6 +90,13 @@ def looks_secret(text: str) -> bool:
 def sensitive_name(name: str) -> bool:
     """Whether a variable, a header or an option of this name usually carries a secret."""
     return _NAME.match(name) is not None
+
+
+def literal_secret(name: str, value: str) -> bool:
+    """Whether a literal `value` of the variable, header or option `name` seems to be a secret."""
+    if _HARMLESS.fullmatch(value) or is_reference(value):
+        return False
+    return sensitive_name(name) or looks_secret(value)
 
 
 def masked(values: Mapping[str, str]) -> dict[str, str]:

@@ -82,6 +82,29 @@ def ungrant(
     return new
 
 
+def refill(
+    store: Store,
+    name: str,
+    effect: Literal["allow", "deny"],
+    words: Sequence[str],
+    *,
+    holder: HolderKind,
+) -> None:
+    """Give a holder these grants, or denies, and no others; none leave it as restricted as it is.
+
+    Raises what `grant` raises.
+    """
+    with store.change() as connection:
+        old = holder_of(store, holder, name)
+        if set(words) == set(old.targets if effect == "allow" else old.deny_targets):
+            return
+        targets.clear(connection, targets.HOLDERS, old.id, effect)
+        holders.give(store, connection, old.id, effect, words)
+        new = holder_of(store, holder, name)
+        before, after = audit.difference(holders.view(old), holders.view(new))
+        audit.record(connection, store, f"{holder}.refill", old.name, before=before, after=after)
+
+
 def holder_of(store: Store, kind: HolderKind, name: str) -> Key | Team | Organization:
     """A holder in force. Raises no_such_key, no_such_team, no_such_organization, key_revoked."""
     if kind == "key":

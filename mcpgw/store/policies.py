@@ -62,7 +62,7 @@ def add_policy(
     Raises GatewayError: bad_name, name_taken, bad_policy, no_such_server, no_such_group,
     bad_target.
     """
-    _check(name, rate, quota, when)
+    check(name, rate, quota, when)
     with store.change() as connection:
         taken = store.query("SELECT name FROM policies WHERE name = ?", (name,))
         if taken:
@@ -99,6 +99,37 @@ def get_policy(store: Store, name: str) -> Policy:
             known = [row[0] for row in store.query("SELECT name FROM policies")]
             raise missing("policy", name, known, known, add="mcpgw policy add NAME --deny TARGET")
     return found[0]
+
+
+def set_policy(
+    store: Store,
+    policy: str,
+    /,
+    *,
+    name: str,
+    denies: Sequence[str],
+    rate: str | None,
+    quota: str | None,
+    when: str | None,
+) -> Policy:
+    """Make a policy say this and nothing else; who has it keeps it.
+
+    name: its own, as it is to be spelled. Raises what `add_policy` raises, and no_such_policy.
+    """
+    check(name, rate, quota, when)
+    with store.change() as connection:
+        old = get_policy(store, policy)
+        connection.execute(
+            "UPDATE policies SET name = ?, rate = ?, quota = ?, condition = ? WHERE id = ?",
+            (name, rate, quota, when, old.id),
+        )
+        targets.clear(connection, targets.POLICIES, old.id, "deny")
+        targets.write(store, connection, targets.POLICIES, old.id, "deny", denies)
+        new = get_policy(store, name)
+        if new != old:
+            before, after = audit.difference(_view(old), _view(new))
+            audit.record(connection, store, "policy.set", old.name, before=before, after=after)
+    return new
 
 
 def remove_policy(store: Store, name: str) -> Policy:
@@ -203,7 +234,8 @@ def _view(policy: Policy) -> dict[str, object]:
     }
 
 
-def _check(name: str, rate: str | None, quota: str | None, when: str | None) -> None:
+def check(name: str, rate: str | None, quota: str | None, when: str | None) -> None:
+    """Refuse what a policy cannot say (bad_name, bad_policy)."""
     if _NAME.fullmatch(name) is None:
         raise GatewayError(
             f'"{name}" cannot be the name of a policy.',

@@ -72,7 +72,7 @@ _FIELDS: Final = tuple(name for name in ServerDraft.__struct_fields__ if name !=
 
 def add_server(store: Store, draft: ServerDraft) -> Server:
     """Register a server. Raises GatewayError: name_taken, bad_name, bad_server."""
-    draft = _checked(draft)
+    draft = checked(draft)
     check_new_name(draft.name, "server")
     server_id = f"srv_{os.urandom(8).hex()}"
     with store.change() as connection:
@@ -103,7 +103,7 @@ def set_server(store: Store, name: str, /, **changes: object) -> Server:
         prefix = changes.pop("prefix", None)
         wanted = {field: getattr(old, field) for field in ("name", *_FIELDS)} | changes
         try:
-            draft = _checked(msgspec.convert(wanted, ServerDraft))
+            draft = checked(msgspec.convert(wanted, ServerDraft))
         except msgspec.ValidationError as error:
             _bad(old.name, f"{error}.")
         if unknown := changes.keys() - set(ServerDraft.__struct_fields__):
@@ -359,7 +359,7 @@ def check_free(store: Store, name: str) -> None:
     )
 
 
-def _checked(draft: ServerDraft) -> ServerDraft:
+def checked(draft: ServerDraft) -> ServerDraft:
     """The draft with its transport settled. Raises GatewayError (bad_server) for what cannot be."""
     try:
         draft = msgspec.convert(msgspec.structs.asdict(draft), ServerDraft)

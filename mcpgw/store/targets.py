@@ -78,7 +78,14 @@ def words(rule: Rule, names: Mapping[str, str]) -> str:
     where = rule.server if rule.server == EVERY_SERVER else names[rule.server]
     if rule.kind is None:
         return where
-    return f"{where}/{'' if rule.kind == 'tool' else rule.kind + ':'}{rule.glob}"
+    bare = rule.kind == "tool" and not seems_kind(rule.glob)
+    return f"{where}/{'' if bare else rule.kind + ':'}{rule.glob}"
+
+
+def seems_kind(glob: str) -> bool:
+    """Whether a tool's pattern must be written `tool:PATTERN`, as it has a kind's word in front."""
+    before, colon, _ = glob.partition(":")
+    return bool(colon and get_close_matches(before, KINDS, n=1, cutoff=0.75))
 
 
 def names(store: Store) -> dict[str, str]:

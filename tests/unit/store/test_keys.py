@@ -242,3 +242,27 @@ def test_changes_of_a_key_are_recorded_as_words(store: Store) -> None:
     ]
     assert rows[3].before == {"grants": ["github"]}
     assert rows[3].after == {"grants": ["github", "jira/get_*"]}
+
+
+def test_a_tool_whose_name_begins_like_a_kind_stays_a_tool(store: Store) -> None:
+    words = ("jira/tool:prompt:x", "jira/tool:tools:x", "jira/x:y")
+    keys.create_key(store, "ann", grants=words, now=NOW)
+    told = keys.get_key(store, "ann").targets
+    assert told == words
+    again, _ = keys.create_key(store, "ben", grants=told, now=NOW)
+    assert again.grants == keys.get_key(store, "ann").grants
+
+
+def test_a_secret_that_is_brought_along_replaces_every_other(store: Store) -> None:
+    _, first = keys.create_key(store, "ann", now=NOW)
+    keys.rotate_key(store, "ann", grace=1000.0, now=NOW)
+    keys.set_secret(store, "ann", "brought-along-0123456789")
+    assert keys.digests(store) == {
+        "ann": frozenset({hashlib.sha256(b"brought-along-0123456789").digest()})
+    }
+    rows = store.query("SELECT hash FROM key_secrets")
+    assert hashlib.sha256(first.encode()).digest() not in {row[0] for row in rows}
+    keys.forget_secret(store, "ann")
+    assert keys.digests(store) == {}
+    with pytest.raises(GatewayError, match="cannot be the secret"):
+        keys.set_secret(store, "ann", "short")
