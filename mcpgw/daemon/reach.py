@@ -18,6 +18,7 @@ from msgspec import Raw, Struct
 from mcpgw.core.eras import LATEST, METHOD_NOT_FOUND
 from mcpgw.daemon.assembly import assembled, links
 from mcpgw.daemon.door import answers, ask_status, door_path
+from mcpgw.daemon.pipe import Pipe
 from mcpgw.errors import Exit, GatewayError
 from mcpgw.front import stdio as front_stdio
 from mcpgw.model.calls import Ask, AskMode, Context, Note, RpcError
@@ -160,5 +161,21 @@ async def serve_stdio(store: Path, *, key: str | None) -> None:
     handler = logging.StreamHandler(sys.stderr)
     logging.getLogger("mcpgw").handlers[:] = [handler]
     logging.getLogger("mcpgw").setLevel(logging.WARNING)
-    async with reach(store, key=key) as reached:
-        await front_stdio.serve(reached.handler, ctx=reached.ctx, config=reached.config)
+    await stdio(store, key=key)
+
+
+async def stdio(
+    store: Path, *, key: str | None, stdin: int | None = None, stdout: int | None = None
+) -> None:
+    """MCP on two descriptors, or the process's own: the running daemon's, or a gateway of ours."""
+    door = door_path(store)
+    if not answers(door):
+        async with reach(store, key=key, own=True) as reached:
+            await front_stdio.serve(
+                reached.handler, ctx=reached.ctx, config=reached.config, stdin=stdin, stdout=stdout
+            )
+        return
+    with Store.open(store) as opened:
+        _acting(build(opened, Resolver(Vault(opened)), now=time.time()), key)
+    with front_stdio.opened(stdin, stdout) as lines:
+        await Pipe(door, key, lines).run()

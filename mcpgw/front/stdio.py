@@ -47,37 +47,31 @@ async def serve(
 
     ctx: who calls and through what; its revision and capabilities come from the client. config:
     what holds from one call to the next; without it, what `ctx` has.
+    stdin, stdout: see `opened`.
+    """
+    with opened(stdin, stdout) as lines:
+        await _Stdio(handler, ctx, lines).run(config)
+
+
+@contextmanager
+def opened(stdin: int | None = None, stdout: int | None = None) -> Generator[Lines]:
+    """The lines of one client.
+
     stdin, stdout: descriptors instead of the process's own, which are taken away from everybody
-    else while this runs: what is printed then goes to standard error.
+    else while this lasts: what is printed then goes to standard error.
     """
     with contextlib.ExitStack() as stack:
         if stdin is None or stdout is None:
             stdin, stdout = stack.enter_context(_own_descriptors())
-        source, sink = _Worker(), _Worker()
-        try:
-            await _Stdio(handler, ctx, source, sink, stdin, stdout).run(config)
-        finally:
-            source.stop()
-            sink.stop()
+        lines = Lines(stdin, stdout)
+        stack.callback(lines.stop)
+        yield lines
 
 
 class _Stdio:
-    def __init__(
-        self,
-        handler: Handler,
-        ctx: Context,
-        source: _Worker,
-        sink: _Worker,
-        stdin: int,
-        stdout: int,
-    ) -> None:
+    def __init__(self, handler: Handler, ctx: Context, lines: Lines) -> None:
         self._handler = handler
-        self._source = source
-        self._sink = sink
-        self._stdin = stdin
-        self._stdout = stdout
-        self._writing = anyio.Lock()
-        self._lost = False
+        self._lines = lines
         self._base = Base(ctx.principal, ctx.snapshot, ctx.endpoint, "stdio", session="stdio")
         self._config: Config | None = None
         self._scope: anyio.CancelScope | None = None
@@ -105,15 +99,15 @@ class _Stdio:
             channel = Channel(
                 self._handler,
                 feeds,
-                self._send,
+                self._lines.send,
                 id="stdio",
                 principal=self._base.principal,
                 endpoint=self._base.endpoint,
             )
             async with anyio.create_task_group() as calls:
                 self._scope = calls.cancel_scope
-                async for line in self._lines():
-                    if channel.session is None and _begins(line):
+                async for line in self._lines.read():
+                    if channel.session is None and begins(line):
                         # What a script sends right behind it belongs to the session.
                         await self._take(channel, line)
                     else:
@@ -143,7 +137,22 @@ class _Stdio:
         except Exception as error:  # noqa: BLE001 - the boundary of one message
             internal(error)
 
-    async def _lines(self) -> AsyncGenerator[bytes]:
+
+class Lines:
+    """Messages on two descriptors, one a line."""
+
+    def __init__(self, stdin: int, stdout: int) -> None:
+        self._source, self._sink = _Worker(), _Worker()
+        self._stdin = stdin
+        self._stdout = stdout
+        self._writing = anyio.Lock()
+        self._lost = False
+
+    def stop(self) -> None:
+        self._source.stop()
+        self._sink.stop()
+
+    async def read(self) -> AsyncGenerator[bytes]:
         """Each line; one that is too long is answered with an error and skipped."""
         held: list[bytes] = []
         size, skipping = 0, False
@@ -169,9 +178,9 @@ class _Stdio:
 
     async def _too_long(self) -> None:
         error = wire.BadMessage(INVALID_REQUEST, f"a line of more than {MAX_LINE} bytes")
-        await self._send(wire.error(None, error))
+        await self.send(wire.error(None, error))
 
-    async def _send(self, message: bytes) -> None:
+    async def send(self, message: bytes) -> None:
         """One line; waits while the client does not read."""
         if b"\n" in message:  # only ever between tokens
             message = message.replace(b"\n", b" ")
@@ -184,7 +193,7 @@ class _Stdio:
                 self._lost = True  # the client closed its end; its input ends soon as well
 
 
-def _begins(line: bytes) -> bool:
+def begins(line: bytes) -> bool:
     """Whether a line looks like the `initialize` of a session that is not there yet."""
     return b'"initialize"' in line and _MODERN not in line
 

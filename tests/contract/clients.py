@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 import httpx2
 
 from mcpgw.core.sse import Decoder
-from mcpgw.daemon.reach import reach
-from mcpgw.front import stdio
+from mcpgw.daemon.reach import stdio
+from tests.servers.era import fields
 
 Json: TypeAlias = dict[str, Any]
 Answer: TypeAlias = Callable[[str, Json], Awaitable[Json]]
@@ -148,7 +148,7 @@ class Client:
         return self.of(method)
 
     def of(self, method: str) -> list[Json]:
-        return [note.get("params") or {} for note in self.notes if note["method"] == method]
+        return [fields(note.get("params")) for note in self.notes if note["method"] == method]
 
     async def was_asked(self, count: int = 1) -> tuple[str, Json]:
         async with asyncio.timeout(PATIENCE), self._news:
@@ -192,7 +192,7 @@ class Client:
         await self._tick()
 
     async def _noted(self, note: Json, call: Call | None) -> None:
-        method, params = note["method"], note.get("params") or {}
+        method, params = note["method"], fields(note.get("params"))
         if method == "notifications/cancelled":
             self.withdrawn.append(params["requestId"])
             asking = self._asking.get(params["requestId"])
@@ -254,7 +254,7 @@ class Legacy(Client):
             await self.request("resources/unsubscribe", {"uri": uri})
 
     async def _answer(self, request: Json) -> None:
-        method, params = request["method"], request.get("params") or {}
+        method, params = request["method"], fields(request.get("params"))
         self.asked.append((method, params))
         await self._tick()
         try:
@@ -339,8 +339,8 @@ class Modern(Client):
         await self.cancel(subscription)
 
     async def _noted(self, note: Json, call: Call | None) -> None:
-        params = note.get("params") or {}
-        tag = (params.get("_meta") or {}).get(META + "subscriptionId")
+        params = fields(note.get("params"))
+        tag = fields(params.get("_meta")).get(META + "subscriptionId")
         if tag is None:
             await super()._noted(note, call)
             return
@@ -569,9 +569,7 @@ class Pipes:
         self._sink = ours_out
 
     async def _serve(self, stdin: int, stdout: int) -> None:
-        async with reach(self._store, key=self._key) as reached:
-            assert reached.live
-            await stdio.serve(reached.handler, ctx=reached.ctx, stdin=stdin, stdout=stdout)
+        await stdio(self._store, key=self._key, stdin=stdin, stdout=stdout)
 
     def send(self, message: Json) -> None:
         os.write(self._sink, json.dumps(message).encode() + b"\n")

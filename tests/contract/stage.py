@@ -50,7 +50,7 @@ class Side:
 CLIENTS = (
     *(Side(revision, "http") for revision in REVISIONS[1:]),
     *(Side(revision, "sse") for revision in ("2024-11-05", "2025-11-25")),
-    *(Side(revision, "stdio") for revision in ("2024-11-05", "2025-06-18", "2026-07-28")),
+    *(Side(revision, "stdio") for revision in ("2024-11-05", "2025-11-25", "2026-07-28")),
 )
 """Every revision over the transport it came with, and the others where they differ to a gateway."""
 

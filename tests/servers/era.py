@@ -98,6 +98,11 @@ class Needs(Exception):
         }
 
 
+def fields(value: Any) -> Json:
+    """A JSON object; an empty one where there is none."""
+    return value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+
+
 def text(content: str, **more: Any) -> Json:
     return {"content": [{"type": "text", "text": content}], **more}
 
@@ -114,9 +119,9 @@ class Request:
         self.server = server
         self.id = message["id"]
         self.method: str = message["method"]
-        self.params: Json = message.get("params") or {}
-        self.meta: Json = self.params.get("_meta") or {}
-        self.arguments: Json = self.params.get("arguments") or {}
+        self.params: Json = fields(message.get("params"))
+        self.meta: Json = fields(self.params.get("_meta"))
+        self.arguments: Json = fields(self.params.get("arguments"))
         self.send = send
         self.capabilities: Json = {}
         self.level: str | None = None
@@ -305,6 +310,9 @@ class Server:
         needed: str = request.arguments["capability"]
         if needed not in request.capabilities:
             return self.missing({needed: {}}, tag)
+        url = fields(request.arguments.get("params")).get("mode") == "url"
+        if url and "url" not in request.capabilities[needed]:
+            return self.missing({needed: {"url": {}}}, tag)
         return text(json.dumps(await self._asked(request, tag, method)))
 
     async def tool_insist(self, request: Request, tag: str) -> Json:
@@ -319,12 +327,9 @@ class Server:
         return text(json.dumps([first, second]))
 
     async def _asked(self, request: Request, tag: str, method: str) -> Json:
-        params: Json = dict(request.arguments.get("params") or {})
+        params: Json = dict(fields(request.arguments.get("params")))
         if params.get("mode") == "url":
             params = url_elicitation(tag, minted=not self.modern)
-            needed = request.capabilities.get("elicitation") or {}
-            if "url" not in needed and request.params["name"] == "ask":
-                return self.missing({"elicitation": {"url": {}}}, tag)
         return await request.ask("a", method, params)
 
     def missing(self, capabilities: Json, tag: str) -> Json:
@@ -396,7 +401,7 @@ class Legacy(Server):
             if waiting is not None and not waiting.done():
                 waiting.set_result(message.get("result") or {"error": message.get("error")})
         elif "id" not in message:
-            self.noted(message["method"], message.get("params") or {})
+            self.noted(message["method"], fields(message.get("params")))
         else:
             await self.requested(message, send)
 
@@ -566,7 +571,7 @@ class Modern(Server):
 
     def dressed(self, result: Json, *, caching: bool) -> Json:
         server = {META + "serverInfo": {"name": "era", "version": "1"}}
-        meta = {**(result.get("_meta") or {}), **server}
+        meta = {**fields(result.get("_meta")), **server}
         told: Json = {**result, "resultType": "complete", "_meta": meta}
         return {**told, "ttlMs": 60_000, "cacheScope": "private"} if caching else told
 

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from tests.servers.era import META, MODERN, Journal, Json, Legacy, Modern
+from tests.servers.era import META, MODERN, Journal, Json, Legacy, Modern, fields
 
 EVENTS = (b"content-type", b"text/event-stream")
 NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
@@ -188,12 +188,12 @@ class Stateless:
             await exchange.respond(status, held[0])
 
     def _wrong(self, headers: Mapping[str, str], message: Json) -> str | None:
-        params = message.get("params") or {}
+        params = fields(message.get("params"))
         method = message.get("method", "")
         if method == "initialize" or "mcp-session-id" in headers:
             self.journal.tell("foreign", method=method)
-        wanted = {
-            "mcp-protocol-version": (params.get("_meta") or {}).get(META + "protocolVersion"),
+        wanted: Json = {
+            "mcp-protocol-version": fields(params.get("_meta")).get(META + "protocolVersion"),
             "mcp-method": method,
             "mcp-name": params.get(NAMED.get(method, "")),
         }

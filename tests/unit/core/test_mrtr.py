@@ -80,7 +80,18 @@ def test_the_next_call_has_answers_and_the_state_as_it_was_given() -> None:
             obj(elicitation=1),
             {"elicitation": {"url": {}}},
         ),
+        (
+            Ask("elicitation/create", obj(mode="form")),
+            obj(elicitation={"url": {}}),
+            {"elicitation": {"form": {}}},
+        ),
         (Ask("sampling/createMessage", {}), obj(roots={}), {"sampling": {}}),
+        (
+            Ask("sampling/createMessage", obj(tools=[])),
+            obj(sampling={}),
+            {"sampling": {"tools": {}}},
+        ),
+        (Ask("sampling/createMessage", obj(tools=[])), obj(sampling={"tools": {}}), {}),
         (Ask("roots/list", {}), obj(roots={}), {}),
         (Ask("future/ask", {}), {}, {}),
     ],

@@ -168,6 +168,14 @@ def test_a_url_elicitation_needs_a_client_that_can() -> None:
     assert caught.value.code == -32021
 
 
+def test_a_client_that_knows_the_url_error_gets_it_as_it_is() -> None:
+    made = asked(revision="2025-11-25", capabilities=obj(elicitation={"url": {}}))
+    error = url_error()
+    with pytest.raises(RpcError) as caught:
+        outbound.legacy_error(made, error)
+    assert caught.value is error
+
+
 def test_a_url_elicitation_that_was_declined_is_not_asked_again() -> None:
     made = asked(capabilities=obj(elicitation={"url": {}}))
     made = msgspec.structs.replace(made, answers=obj(e1={"action": "decline"}))

@@ -16,7 +16,7 @@ from mcpgw.core.eras import (
     METHOD_NOT_FOUND,
     UPSTREAM_FAILED,
 )
-from mcpgw.model.calls import Call, Context, Done, ListChanged, Reply, RpcError
+from mcpgw.model.calls import Call, Context, Done, ListChanged, OtherNote, Reply, RpcError
 from mcpgw.model.config import Endpoint, Principal, Target
 from mcpgw.model.ports import Caller, UpstreamError
 from tests.doubles import (
@@ -202,6 +202,19 @@ async def test_malformed_params_are_said_so(
         error = await refusal(house, call(method, context(BOTH), **params))
         assert error.code == INVALID_PARAMS
         assert message in error.message
+
+
+async def test_a_client_notes_something_to_every_server_it_may_use() -> None:
+    one, other = github(), github()
+    told = OtherNote("notifications/roots/list_changed", {})
+    who = key("ann", Target("id-github"))
+    async with running({"github": one, "docs": other}) as house:
+        house.gateway.tell(context(BOTH, principal=who), told)
+        await result(house, call("tools/list", context(BOTH, principal=who)))
+    assert one.told == [told]
+    assert other.told == []
+    house.gateway.tell(context(BOTH, principal=who), told)  # it has stopped: nothing happens
+    assert len(one.told) == 1
 
 
 async def test_unknown_methods() -> None:

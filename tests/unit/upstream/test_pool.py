@@ -17,7 +17,7 @@ import anyio
 import anyio.abc
 import pytest
 
-from mcpgw.model.calls import Context, Done, ListChanged, Note, RpcError
+from mcpgw.model.calls import Context, Done, ListChanged, Note, OtherNote, RpcError
 from mcpgw.model.config import Endpoint, Server, Snapshot
 from mcpgw.model.ports import Caller, Lease, UpstreamError
 from mcpgw.upstream import pool as pool_module
@@ -233,6 +233,23 @@ async def test_a_legacy_link_with_capabilities_belongs_to_one_session() -> None:
         assert first["client_capabilities"] == {"elicitation": {}}
         assert (await p.call(one, ctx("bob"), "counts"))["client_capabilities"] == {}
         assert len(p.pids) == 3
+
+
+async def test_what_a_client_notes_reaches_its_own_link_alone() -> None:
+    one = echo()
+    changed = OtherNote("notifications/roots/list_changed", {})
+    first, second = (ctx("ann", session=name, capabilities=ASKS) for name in "12")
+    async with pooled() as p:
+        assert p.pool.own(one, first) == ()
+        for who in (first, second, ctx("ann")):
+            await p.call(one, who)
+        for link in p.pool.own(one, first):
+            await link.tell(changed)
+        assert p.pool.own(one, ctx("ann")) == ()  # nobody was told what that client can
+
+        assert (await p.call(one, first, "counts"))[changed.method] == 1
+        assert changed.method not in await p.call(one, second, "counts")
+        assert changed.method not in await p.call(one, ctx("ann"), "counts")
 
 
 async def test_what_is_not_routed_makes_no_link_of_its_own() -> None:
