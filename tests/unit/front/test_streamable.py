@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from mcpgw.front import app, streams
 from mcpgw.front import sessions as registry
 from mcpgw.model.calls import (
     Ask,
@@ -18,6 +19,7 @@ from mcpgw.model.calls import (
     ListChanged,
     Listening,
     Log,
+    Parting,
     Progress,
     Reply,
     ResourceUpdated,
@@ -93,7 +95,8 @@ async def test_a_call_in_a_session() -> None:
         await session(peer)
         answer = await peer.ask("POST", "/mcp", request("tools/call", CALL, id="q"))
     assert answer.headers["content-type"] == "application/json"
-    assert answer.json == {"jsonrpc": "2.0", "id": "q", "result": {"content": [], "extra": None}}
+    said = [{"type": "text", "text": "[1]"}]  # what the revision cannot have as structured content
+    assert answer.json == {"jsonrpc": "2.0", "id": "q", "result": {"content": said, "extra": None}}
     ctx = handler.calls[-1].ctx
     assert (ctx.revision, ctx.mirrored, ctx.log_level) == ("2025-11-25", False, "info")
     assert ctx.session is not None
@@ -329,6 +332,116 @@ async def test_a_client_that_hung_up_takes_its_stream_up_again() -> None:
             answer = await late.ask("GET", "/mcp", headers={"last-event-id": bad})
             assert answer.status == 400
     assert not handler.cancelled
+
+
+def parting(gate: Gate) -> ScriptedHandler:
+    """A server that lets its client go while it works."""
+
+    async def handle(call: Call, caller: Caller) -> Reply:
+        await caller.tell(Parting())
+        return await gate.then(text_result("end"))(call, caller)
+
+    return scripted(tools_call=handle, tools_list=Done(obj(tools=[])))
+
+
+async def test_a_client_is_let_go_and_comes_back_for_its_answer() -> None:
+    gate = Gate()
+    async with front(parting(gate)) as here:
+        peer = await here.peer()
+        await session(peer)
+        await peer.send("POST", "/mcp", request("tools/call", CALL, id=1))
+        assert (await peer.head())[0] == 200
+        prime = await peer.event()
+        assert prime is not None
+        assert prime.id is not None
+        assert prime.data == b""
+        assert await peer.event() is None
+        # The connection is free again.
+        assert (await peer.ask("POST", "/mcp", request("tools/list", id=2))).status == 200
+        await peer.send("GET", "/mcp", headers={"last-event-id": prime.id})
+        assert (await peer.head())[0] == 200
+        gate.open()
+        assert (await peer.message())["result"]["content"][0]["text"] == "end"
+        assert await peer.event() is None
+
+
+async def test_a_client_that_cannot_come_back_is_not_let_go() -> None:
+    gate = Gate()
+    gate.open()
+    async with front(parting(gate)) as here:
+        old, json = await here.peer(), await here.peer()
+        await session(old, "2025-06-18")
+        answer = await old.ask("POST", "/mcp", request("tools/call", CALL))
+        assert answer.json["result"]["content"][0]["text"] == "end"
+        await session(json)
+        only = {"accept": "application/json"}
+        answer = await json.ask("POST", "/mcp", request("tools/call", CALL), headers=only)
+        assert answer.json["result"]["content"][0]["text"] == "end"
+
+
+@pytest.mark.parametrize(
+    ("accept", "revision", "kind"),
+    [
+        ("application/json, text/event-stream", "2025-11-25", "application/json"),
+        ("text/event-stream, application/json", "2025-11-25", "text/event-stream"),
+        ("text/event-stream;q=1,Application/JSON", "2025-11-25", "text/event-stream"),
+        ("application/json", "2025-11-25", "application/json"),
+        ("text/event-stream, application/json", "2025-06-18", "application/json"),
+    ],
+)
+async def test_a_client_that_names_streams_first_gets_one(
+    accept: str, revision: str, kind: str
+) -> None:
+    async with front(scripted(tools_call=text_result("at once"))) as here:
+        peer = await here.peer()
+        await session(peer, revision)
+        asked = request("tools/call", CALL)
+        answer = await peer.ask("POST", "/mcp", asked, headers={"accept": accept})
+    assert answer.headers["content-type"] == kind
+    assert b"at once" in answer.body
+
+
+async def test_a_call_that_lasts_soon_has_a_stream_to_come_back_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app, "BEAT", 0.05)
+    gate = Gate()
+    async with front(scripted(tools_call=gate.then(text_result("end")))) as here:
+        peer, old = await here.peer(), await here.peer()
+        await session(peer)
+        await peer.send("POST", "/mcp", request("tools/call", CALL))
+        assert (await peer.head())[1]["content-type"] == "text/event-stream"
+        prime = await peer.event()
+        assert prime is not None
+        assert prime.id is not None
+        await session(old, "2025-06-18")
+        await old.send("POST", "/mcp", request("tools/call", CALL))
+        gate.open()
+        assert (await old.head())[1]["content-type"] == "application/json"
+
+
+async def test_a_stream_whose_answer_is_forgotten_is_not_resumed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams, "MAX_EVENTS", 2)
+    gate = Gate()
+    gate.open()
+    async with front(parting(gate)) as here:
+        peer = await here.peer()
+        await session(peer)
+        ids: list[str] = []
+        for id in range(4):
+            await peer.send("POST", "/mcp", request("tools/call", CALL, id=id))
+            await peer.head()
+            prime = await peer.event()
+            assert prime is not None
+            assert prime.id is not None
+            ids.append(prime.id)
+            assert await peer.event() is None
+            await peer.ask("POST", "/mcp", request("ping", id="p"))
+        for id, status in zip(ids, (400, 400, 200, 200), strict=True):
+            answer = await peer.ask("GET", "/mcp", headers={"last-event-id": id})
+            assert answer.status == status
 
 
 async def following(call: Call, caller: Caller) -> Reply:
