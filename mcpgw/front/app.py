@@ -401,7 +401,8 @@ class App:
     def _beat(self, tasks: anyio.abc.TaskGroup) -> None:
         now = asyncio.get_running_loop().time()
         for exchange in tuple(self._live):
-            if now - exchange.touched >= self._settings.quiet:
+            soon = exchange.eager and not exchange.started
+            if now - exchange.touched >= (BEAT if soon else self._settings.quiet):
                 tasks.start_soon(_keep_alive, exchange)
         self.sessions.sweep(now)
         self._recheck(self._config.snapshot)

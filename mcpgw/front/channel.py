@@ -65,6 +65,9 @@ class Channel:
     async def send(self, message: bytes) -> None:
         await self._send(message)
 
+    async def part(self) -> None:
+        """There is no other way to come back by."""
+
     def close(self) -> None:
         """The client is gone: cancel all that it waited for."""
         self.busy = False

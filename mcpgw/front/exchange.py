@@ -82,8 +82,9 @@ class Exchange:
 
     headers: fields by lower-case name, repeated ones joined; `twice`: names that came repeated.
     extra: header fields every response carries (CORS). touched: when the response was last
-    written, on the loop's clock. streaming: the response is a stream of events. endless: it goes
-    on until somebody ends it. verdict: how the gateway itself ended the call.
+    written, on the loop's clock. streaming: the response is a stream of events. opener: begins one
+    after long silence, soon if eager. endless: it goes on until somebody ends it. verdict: how the
+    gateway itself ended the call.
     """
 
     __slots__ = (
@@ -93,6 +94,7 @@ class Exchange:
         "_writing",
         "closing",
         "connection",
+        "eager",
         "ended",
         "endless",
         "extra",
@@ -123,8 +125,9 @@ class Exchange:
         self.streaming = False
         self.ended = False
         self.closing = False
-        self.opener: Callable[[], Awaitable[None]] | None = None  # what long silence begins with
+        self.opener: Callable[[], Awaitable[None]] | None = None
         self.lost = False
+        self.eager = False
         self.endless = False
         self.principal: Principal | None = None
         self.verdict: Reply | RpcError | None = None

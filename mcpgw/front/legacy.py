@@ -55,6 +55,7 @@ from mcpgw.model.calls import (
     Log,
     Note,
     OtherNote,
+    Parting,
     Progress,
     ResourceUpdated,
     RpcError,
@@ -83,6 +84,10 @@ class Way(Protocol):
 
     async def send(self, message: bytes) -> None:
         """Deliver in order; waits for a slow client, never raises for a gone one."""
+        ...
+
+    async def part(self) -> None:
+        """Let the client go where it can come back for the rest."""
         ...
 
 
@@ -191,6 +196,9 @@ class LegacyCaller:
         self.ask_mode = AskMode.LIVE if able else AskMode.NEVER
 
     async def tell(self, note: Note) -> None:
+        if isinstance(note, Parting):
+            await self._way.part()
+            return
         message = _note(note, self._token, self._session.log_level)
         if message is not None:
             await self._way.send(message)

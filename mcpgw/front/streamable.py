@@ -25,6 +25,7 @@ from mcpgw.model.calls import Note, RpcError
 from mcpgw.model.ports import Handler
 
 SESSION_ID = "mcp-session-id"
+JSON_TYPE = "application/json"
 _log = logging.getLogger("mcpgw.front")
 
 
@@ -57,6 +58,20 @@ class PostWay:
         await self.open()
         if self._stream is not None:
             await self._stream.send(message)
+
+    async def part(self) -> None:
+        """End the response; its stream goes on without, until the client takes it up again."""
+        if not self._streams or self._session.revision not in PRIMES_STREAMS:
+            return
+        await self.open()
+        sink = None if self._stream is None else self._stream.sink
+        if self._stream is None or sink is None:
+            return
+        if sink is self._exchange:
+            self._stream.sink = None
+            await sink.end()
+        else:
+            sink.close()
 
     async def finish(self, message: bytes | None, *, many: list[bytes] | None = None) -> None:
         """The answer: the stream's last event, or the whole response.
@@ -93,6 +108,14 @@ class PostWay:
         await self._exchange.end()
 
 
+def stream_first(accept: str | None) -> bool:
+    """Whether a client names server-sent events before JSON, and so prefers a stream."""
+    if accept is None or accept.startswith(JSON_TYPE):
+        return False
+    told = accept.lower()
+    return 0 <= told.find("text/event-stream") < told.find(JSON_TYPE)
+
+
 def no_session() -> Refused:
     return Refused(404, RpcError(INVALID_REQUEST, "no such session; initialize again"))
 
@@ -122,6 +145,11 @@ class Streamable:
         else:
             way = PostWay(exchange, session, streams=streams)
             exchange.opener = way.open if streams else None
+            if streams and session.revision in PRIMES_STREAMS:
+                # Only a stream can be taken up again, so a call that lasts should have one soon.
+                exchange.eager = True
+                if stream_first(exchange.headers.get("accept")):
+                    await way.open()
             await way.finish(await legacy.answer(session, message, base, self._handler, way))
 
     async def post_batch(

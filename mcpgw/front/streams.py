@@ -120,12 +120,21 @@ class Book:
             await self._standing[-1].send(message)
 
     def find(self, event_id: str) -> tuple[Stream, int] | None:
-        """The stream that an event id is of, and the event's place; None when it is forgotten."""
+        """The stream that an event id is of, and the event's place.
+
+        None when it is forgotten, or has ended with an answer that is no longer kept.
+        """
         number, dot, seq = event_id.partition(".")
         if not dot or not _small(number) or not _small(seq):
             return None
-        stream = self._streams.get(int(number))
-        return None if stream is None else (stream, int(seq))
+        stream, at = self._streams.get(int(number)), int(seq)
+        if stream is None or (stream.ended and at < stream.seq and not self._keeps(stream)):
+            return None
+        return stream, at
+
+    def _keeps(self, stream: Stream) -> bool:
+        """Whether its last event can be replayed."""
+        return any(of == stream.number and at == stream.seq for of, at, _ in self._kept)
 
     def keep(self, number: int, seq: int, frame: bytes) -> None:
         if len(frame) > MAX_BYTES:

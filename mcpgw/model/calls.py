@@ -143,6 +143,13 @@ class TaskChanged(Struct, frozen=True):
     params: JsonObject
 
 
+class Parting(Struct, frozen=True):
+    """The server let go of the call's stream: the rest is to be fetched (2025-11-25, transports).
+
+    No message of its own: a front that can let its client go as well does so.
+    """
+
+
 class OtherNote(Struct, frozen=True):
     """A note the gateway has no rule for."""
 
@@ -151,7 +158,7 @@ class OtherNote(Struct, frozen=True):
 
 
 Note: TypeAlias = (
-    Progress | Log | Listening | ListChanged | ResourceUpdated | TaskChanged | OtherNote
+    Progress | Log | Listening | ListChanged | ResourceUpdated | TaskChanged | Parting | OtherNote
 )
 
 

@@ -210,14 +210,18 @@ class Patience:
 
 
 class Events:
-    """The events of one response. It ends as None, whether the server closed it or it broke."""
+    """The events of one response. It ends as None, whether the server closed it or it broke.
 
-    __slots__ = ("_decoder", "_ready", "_response", "why")
+    closed: the server ended it in good order. why: for people.
+    """
+
+    __slots__ = ("_decoder", "_ready", "_response", "closed", "why")
 
     def __init__(self, response: Response) -> None:
         self._response = response
         self._decoder = Decoder()
         self._ready: deque[Event] = deque()
+        self.closed = False
         self.why = "the stream ended"
 
     @property
@@ -236,6 +240,7 @@ class Events:
             try:
                 chunk = await patience.wait(anext(self._response.chunks(), None))
                 if chunk is None:
+                    self.closed = True
                     return None
                 self._ready.extend(self._decoder.feed(chunk))
             except HttpError as error:

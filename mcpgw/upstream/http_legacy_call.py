@@ -31,6 +31,7 @@ from mcpgw.model.calls import (
     ListChanged,
     Log,
     Note,
+    Parting,
     Progress,
     ResourceUpdated,
     RpcError,
@@ -168,6 +169,8 @@ class Talk:
                     return message
                 last_id, failures = events.last_id or last_id, 0
                 await self._hang_up()
+                if events.closed and last_id and self._caller is not None:
+                    await self._patience.aside(self._caller.tell(Parting()))
                 why = events.why
                 retry = retry if events.retry is None else events.retry
             failures += 1

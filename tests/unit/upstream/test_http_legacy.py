@@ -25,6 +25,7 @@ from mcpgw.model.calls import (
     Log,
     NeedInput,
     OtherNote,
+    Parting,
     Progress,
     ResourceUpdated,
     RpcError,
@@ -657,6 +658,7 @@ async def test_a_broken_stream_is_resumed_from_the_last_event() -> None:
     assert caller.notes == [
         OtherNote("notifications/other", obj(n=1)),
         OtherNote("notifications/other", obj(n=2)),
+        Parting(),  # this one the server closed itself
     ]
     assert len(app.of("tools/call")) == 1
 
