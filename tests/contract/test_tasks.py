@@ -24,8 +24,12 @@ pytestmark = pytest.mark.anyio
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 PREFIX = "io.modelcontextprotocol/"
-NAMED = {"tools/call": "name", "tasks/get": "taskId", "tasks/update": "taskId"}
-NAMED |= {"tasks/cancel": "taskId"}
+NAMED = {
+    "tools/call": "name",
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
 
 
 @pytest.fixture
