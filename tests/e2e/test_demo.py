@@ -146,7 +146,7 @@ async def test_what_is_kept_can_be_used_until_ctrl_c(trace: Trace) -> None:
             demo.send_signal(signal.SIGINT)
             demo.communicate(timeout=PATIENCE)
         finally:
-            demo.kill()
+            demo.terminate()  # not kill: it ends its own children
     assert demo.returncode == Exit.DONE
     trace.assert_none()
 
