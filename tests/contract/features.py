@@ -560,12 +560,14 @@ class Impossible:
     """Pairs of revisions that no gateway can bridge.
 
     reason: from the specification, as the digest of it says. answer: what is asserted instead.
+    absent: one of the two revisions has no such thing at all, so that there is nothing to bridge.
     """
 
     clients: tuple[str, ...]
     servers: tuple[str, ...]
     reason: str
     answer: str
+    absent: bool = False
 
 
 @dataclass(frozen=True)
@@ -588,13 +590,17 @@ def old_client(revision: str, answer: str, reason: str = "") -> Impossible:
     return Impossible(before(revision), since(revision), told, answer)
 
 
-def old_server(revision: str, answer: str) -> Impossible:
-    return Impossible(
-        REVISIONS, before(revision), f"The server's revision has it not: since {revision}.", answer
-    )
+def old_server(revision: str) -> Impossible:
+    return absent(REVISIONS, before(revision), f"servers since {revision}")
+
+
+def absent(clients: tuple[str, ...], servers: tuple[str, ...], reason: str) -> Impossible:
+    return Impossible(clients, servers, reason, "nothing is made up", absent=True)
 
 
 NEVER_DECLARED = "Never declare upstream what the client did not declare."
+
+GONE = "gone from 2026-07-28"
 
 FEATURES: dict[str, Feature] = {
     "tools": Feature(tools, "`tools/list`, `tools/call`"),
@@ -608,7 +614,7 @@ FEATURES: dict[str, Feature] = {
         "objects in `structuredContent`, `outputSchema`",
         (
             old_client(era.STRUCTURED, "the text, without both"),
-            old_server(era.STRUCTURED, "the text"),
+            old_server(era.STRUCTURED),
         ),
     ),
     "any structured content": Feature(
@@ -616,14 +622,14 @@ FEATURES: dict[str, Feature] = {
         "lists and plain values in `structuredContent`",
         (
             old_client(MODERN[0], "the text, without both"),
-            old_server(MODERN[0], "the text"),
+            old_server(MODERN[0]),
         ),
     ),
-    "icons": Feature(icons, "`icons`", (old_server(era.ICONS, "none"),)),
+    "icons": Feature(icons, "`icons`", (old_server(era.ICONS),)),
     "annotations": Feature(
         hints,
         "`annotations`, also those that say false",
-        (old_server(era.ANNOTATIONS, "none"),),
+        (old_server(era.ANNOTATIONS),),
     ),
     "mirrored arguments": Feature(headers, "`x-mcp-header`: checked, and minted anew"),
     "errors": Feature(errors, "`isError`, error codes and their `data`, unknown names"),
@@ -634,11 +640,10 @@ FEATURES: dict[str, Feature] = {
         withdraw,
         "by the server, of what it asked",
         (
-            Impossible(
+            absent(
                 REVISIONS,
                 MODERN,
-                "A modern server never asks live: `input_required` has ended the call.",
-                "the server's own error",
+                "not of 2026-07-28: `input_required` has ended the call",
             ),
         ),
     ),
@@ -656,7 +661,7 @@ FEATURES: dict[str, Feature] = {
                 "an `isError` text; a server that asks all the same gets `cancel`",
                 NEVER_DECLARED,
             ),
-            old_server(era.ELICITATION, "no question"),
+            old_server(era.ELICITATION),
         ),
     ),
     "titled choices": Feature(
@@ -675,7 +680,7 @@ FEATURES: dict[str, Feature] = {
                 "Downgrade titled enums.",
                 "the same choices as `enum` with `enumNames`, of many only one",
             ),
-            old_server(era.ICONS, "no such form"),
+            old_server(era.ICONS),
         ),
     ),
     "elicitation by URL": Feature(
@@ -687,7 +692,7 @@ FEATURES: dict[str, Feature] = {
                 "an `isError` text; a server that asks all the same gets `cancel`",
                 NEVER_DECLARED,
             ),
-            old_server(era.URLS, "no question"),
+            old_server(era.URLS),
         ),
     ),
     "elicitation before a call": Feature(
@@ -700,8 +705,7 @@ FEATURES: dict[str, Feature] = {
                 "Client lacks `elicitation.url` → -32021, for `tools/call` an `isError` text.",
                 "an `isError` text",
             ),
-            Impossible(REVISIONS, before(era.URLS), "-32042 is of 2025-11-25 only.", "none"),
-            Impossible(REVISIONS, MODERN, "-32042 is of 2025-11-25 only.", "none"),
+            absent(REVISIONS, (*before(era.URLS), *MODERN), "of servers of 2025-11-25"),
         ),
     ),
     "declared capabilities": Feature(declared, "the server sees those of the calling client"),
@@ -709,8 +713,8 @@ FEATURES: dict[str, Feature] = {
         roots_changed,
         "`notifications/roots/list_changed`",
         (
-            Impossible(MODERN, REVISIONS, "Gone from 2026-07-28: `roots/list_changed`.", "no note"),
-            Impossible(LEGACY, MODERN, "Gone from 2026-07-28: `roots/list_changed`.", "no note"),
+            absent(MODERN, REVISIONS, GONE),
+            absent(LEGACY, MODERN, GONE),
         ),
     ),
     "subscriptions": Feature(

@@ -17,8 +17,9 @@ from typing import TypeAlias
 import anyio.from_thread
 import pytest
 
+from tests.contract import table
 from tests.contract.features import FEATURES, Cell
-from tests.contract.stage import CLIENTS, SERVERS, Side, Stage, staged
+from tests.contract.stage import CLIENTS, REVISIONS, SERVERS, Side, Stage, staged
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -75,3 +76,18 @@ async def _pair(stage: Stage, client: Side, server: Side) -> dict[str, str]:
                 elif problems:
                     failures[f"{feature} ({cell.client.who})"] = "\n".join(problems)
     return failures
+
+
+def test_readme_has_the_table_of_the_matrix() -> None:
+    readme = table.README.read_text()
+    assert readme == table.placed(readme), "run: python -m tests.contract.table --write"
+
+
+def test_every_impossible_pair_has_a_reason_and_stands_once() -> None:
+    for feature, row in FEATURES.items():
+        for client, server in itertools.product(REVISIONS, REVISIONS):
+            rows = [
+                one for one in row.impossible if client in one.clients and server in one.servers
+            ]
+            assert all(one.reason and one.answer for one in rows), feature
+            assert len([one for one in rows if not one.absent]) <= 1, (feature, client, server)
