@@ -62,9 +62,9 @@ class Legs:
     def __init__(self, setting: Setting, folder: Path) -> None:
         self._setting = setting
         self._folder = folder
-        self._done: dict[tuple[str, str], suite.Leg] = {}
+        self._done: dict[tuple[str, str | None], suite.Leg] = {}
 
-    def of(self, name: str, spec: str) -> suite.Leg:
+    def of(self, name: str, spec: str | None) -> suite.Leg:
         key = (name, spec)
         if key not in self._done:
             folder = self._folder / f"{name}-{spec}"
@@ -101,6 +101,14 @@ def test_as_many_checks_pass_as_directly(legs: Legs, name: str, spec: str) -> No
     assert fewer.keys() == {
         scenario for of, scenario in FEWER if of == name and scenario in direct
     }, fewer
+
+
+def test_without_a_revision_the_same_scenarios_pass(legs: Legs) -> None:
+    """This run alone has the scenarios of extensions, most of which the upstream does not have."""
+    direct, through = legs.of(DIRECT, None), legs.of("http", None)
+    assert through.verdicts.keys() == direct.verdicts.keys()
+    assert set(through.passed) == set(direct.passed)
+    assert len(direct.passed) > max(SCENARIOS.values())
 
 
 def test_a_server_that_is_none_fails(tmp_path: Path) -> None:
