@@ -24,6 +24,7 @@ from mcpgw.cli import (
     alias,
     complete,
     completion,
+    config,
     group,
     groups,
     key,
@@ -87,6 +88,7 @@ app.add_typer(access.app, name="access", rich_help_panel=Panel.ACCESS)
 app.add_typer(tools.app, name="tools", rich_help_panel=Panel.USE)
 app.add_typer(prompts.app, name="prompts", rich_help_panel=Panel.USE)
 app.add_typer(resources.app, name="resources", rich_help_panel=Panel.USE)
+app.add_typer(config.app, name="config", rich_help_panel=Panel.UPKEEP)
 app.add_typer(store.app, name="store", rich_help_panel=Panel.UPKEEP)
 completion.add_to(app)
 

@@ -1,0 +1,1 @@
+"""Configuration as files: read, checked, compared with the store, applied to it, written out."""
