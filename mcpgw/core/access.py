@@ -38,14 +38,17 @@ _MAGIC = re.compile(r"[*?\[]")
 class Access:
     """What one principal may use of one server; compiled, so that a decision is some look-ups.
 
-    ladder: the principal's, where access to many servers is wanted.
+    ladder: the principal's, where access to many servers is wanted. What is compiled is shared
+    by all who have the same permits, so that a key in use takes little.
     """
 
-    __slots__ = ("_rules", "_server")
+    __slots__ = ("_origin", "_rules", "_server")
 
     def __init__(self, principal: Principal, server: Server, ladder: Ladder | None = None) -> None:
+        ladder = ladder or Ladder(principal)
         self._server = server
-        self._rules = (ladder or Ladder(principal)).rules(server)
+        self._origin = ladder.origin
+        self._rules = ladder.rules(server)
 
     def allows(self, kind: Kind, native: str) -> bool:
         """Whether the thing may be used; `decide` says why."""
@@ -65,8 +68,15 @@ class Access:
         return any(rules.possible for rules in self._rules.values())
 
     def decide(self, kind: Kind, native: str) -> Decision:
-        """The decision, and what each step said to it."""
-        return self._rules[kind].decide(native, self._server)
+        """The decision, and what each step said to it: the same steps, this time in words."""
+        principal, above = self._origin
+        ladder = Ladder(principal, *above)
+        said = tuple(
+            one.explain(native, kind, self._server) for one in ladder.steps(self._server, kind)
+        )
+        allowed = all(one.passes for one in said)
+        told = said[0] if allowed else next(one for one in said if not one.passes)
+        return Decision(allowed, told.rule, f"{told.who} {told.reason}", said)
 
 
 class Ladder:
@@ -76,21 +86,24 @@ class Ladder:
     all of many servers costs little. above: further levels that narrow, such as an address.
     """
 
-    __slots__ = ("_common", "_named", "_rungs")
+    __slots__ = ("_common", "_named", "_rungs", "origin")
 
     def __init__(self, principal: Principal, *above: Level) -> None:
-        levels = principal.levels
-        if not levels:
-            levels = (Level(principal.kind, principal.name, ()),)
+        self.origin = (principal, above)
+        levels = principal.levels or (Level(principal.kind, principal.name, ()),)
         self._rungs = [_Rung(level) for level in (*levels, *above)]
         if levels[0].grants is None:
             self._rungs[0].inherit(
                 levels[1] if len(levels) > 1 and levels[1].name == TEAM else None
             )
         self._named = frozenset(server for rung in self._rungs for server in rung.servers())
-        self._common: dict[Kind, _Rules] | None = None
+        self._common: Mapping[Kind, _Rules] | None = None
 
-    def rules(self, server: Server) -> dict[Kind, _Rules]:
+    def steps(self, server: Server, kind: Kind) -> list[_Step]:
+        """What a thing of this kind of the server must pass, from the inside out."""
+        return [*(rung.step(server, kind) for rung in self._rungs), _server_step(server, kind)]
+
+    def rules(self, server: Server) -> Mapping[Kind, _Rules]:
         """The rules of each kind for one server."""
         if (
             server.id in self._named
@@ -103,14 +116,10 @@ class Ladder:
             self._common = self._compile(server)
         return self._common
 
-    def _compile(self, server: Server) -> dict[Kind, _Rules]:
-        return {
-            kind: _Rules(
-                kind,
-                (*(rung.step(server, kind) for rung in self._rungs), _server_step(server, kind)),
-            )
-            for kind in KINDS
-        }
+    def _compile(self, server: Server) -> Mapping[Kind, _Rules]:
+        return _all_kinds(
+            *(_rules_of(tuple(step.test for step in self.steps(server, kind))) for kind in KINDS)
+        )
 
 
 def decide(
@@ -150,19 +159,30 @@ class _Globs:
         )
 
 
-class _Step:
-    """One step for one kind of one server. grants None: everything not denied passes."""
+class _Test:
+    """Whether one step lets a name pass. allowed None: everything that is not denied passes."""
 
-    __slots__ = (
-        "_allowed",
-        "_denied",
-        "_denies",
-        "_from",
-        "_grants",
-        "_level",
-        "possible",
-        "total",
-    )
+    __slots__ = ("_allowed", "_denied", "possible", "total")
+
+    def __init__(self, allowed: _Globs | None, denied: _Globs, closed: bool) -> None:
+        self._allowed = allowed
+        self._denied = denied
+        empty = allowed is not None and allowed.empty
+        self.possible = not closed and not empty and not denied.all
+        self.total = not closed and (allowed is None or allowed.all) and denied.empty
+
+    def passes(self, native: str) -> bool:
+        return self.total or (
+            self.possible
+            and (self._allowed is None or self._allowed.match(native))
+            and not self._denied.match(native)
+        )
+
+
+class _Step:
+    """One step for one kind of one server: its test, and what it says about it."""
+
+    __slots__ = ("_denies", "_from", "_grants", "_level", "test")
 
     def __init__(
         self,
@@ -172,31 +192,18 @@ class _Step:
         source: str = "",
     ) -> None:
         self._level = level
-        self._from = source
         self._grants = grants
         self._denies = denies
-        self._allowed = None if grants is None else _set_of(tuple(one.glob for one in grants))
-        self._denied = _set_of(tuple(one.glob for one in denies))
-        opened = not level.closed
-        allowed = self._allowed
-        self.possible = (
-            opened and not (allowed is not None and allowed.empty) and not self._denied.all
-        )
-        self.total = opened and (allowed is None or allowed.all) and self._denied.empty
-
-    def passes(self, native: str) -> bool:
-        """Whether it lets the thing through."""
-        if self.total:
-            return True
-        return (
-            self.possible
-            and (self._allowed is None or self._allowed.match(native))
-            and not self._denied.match(native)
+        self._from = source
+        self.test = _test_of(
+            None if grants is None else tuple(one.glob for one in grants),
+            tuple(one.glob for one in denies),
+            bool(level.closed),
         )
 
     def explain(self, native: str, kind: Kind, server: Server) -> Step:
-        """The same answer in words."""
-        level, passes = self._level, self.passes(native)
+        """What its test says, in words."""
+        level, passes = self._level, self.test.passes(native)
         who = f"{level.name} {server.name if level.name == SERVER else level.label}"
         if level.closed:
             return Step(who, passes, f"{who}: {level.closed}", f"is {level.closed}")
@@ -211,9 +218,8 @@ class _Step:
             return Step(who, passes, who, f"allows no {kind} {native!r}")
         words = _words(granted, server)
         if self._from:
-            return Step(
-                who, passes, f"{who}: {words} of {self._from}", f"has {words} of {self._from}"
-            )
+            words = f"{words} of {self._from}"
+            return Step(who, passes, f"{who}: {words}", f"has {words}")
         return Step(who, passes, f"{who}: {words}", f"allows {words}")
 
 
@@ -245,31 +251,22 @@ class _Rung:
 
 
 class _Rules:
-    """The ladder for one kind of one server: every step must let a name pass."""
+    """The tests for one kind of one server, of which a name must pass every one."""
 
-    __slots__ = ("_kind", "_server", "_steps", "_strict", "possible", "total")
+    __slots__ = ("_strict", "possible", "total")
 
-    def __init__(self, kind: Kind, steps: Sequence[_Step]) -> None:
-        self._kind: Kind = kind
-        self._steps = tuple(steps)
-        self._strict = tuple(step for step in steps if not step.total)
-        self.possible = all(step.possible for step in steps)
+    def __init__(self, tests: tuple[_Test, ...]) -> None:
+        self._strict = tuple(test for test in tests if not test.total)
+        self.possible = all(test.possible for test in tests)
         self.total = not self._strict
 
     def allows(self, native: str) -> bool:
         if not self.possible:
             return False
-        for step in self._strict:  # noqa: SIM110 - a generator takes longer than the answer
-            if not step.passes(native):
+        for test in self._strict:  # noqa: SIM110 - a generator takes longer than the answer
+            if not test.passes(native):
                 return False
         return True
-
-    def decide(self, native: str, server: Server) -> Decision:
-        """The same answer, with what every step said."""
-        steps = tuple(step.explain(native, self._kind, server) for step in self._steps)
-        allowed = self.allows(native)
-        told = steps[0] if allowed else next(step for step in steps if not step.passes)
-        return Decision(allowed, told.rule, f"{told.who} {told.reason}", steps)
 
 
 def _server_step(server: Server, kind: Kind) -> _Step:
@@ -318,6 +315,21 @@ def _words(target: Target, server: Server) -> str:
         what = target.glob if target.kind == "tool" else f"{target.kind}:{target.glob}"
         words = f"{where}/{what}"
     return f"{words} ({target.via})" if target.via else words
+
+
+@lru_cache(maxsize=16384)
+def _test_of(allowed: tuple[str, ...] | None, denied: tuple[str, ...], closed: bool) -> _Test:
+    return _Test(None if allowed is None else _set_of(allowed), _set_of(denied), closed)
+
+
+@lru_cache(maxsize=16384)
+def _rules_of(tests: tuple[_Test, ...]) -> _Rules:
+    return _Rules(tests)
+
+
+@lru_cache(maxsize=16384)
+def _all_kinds(*rules: _Rules) -> Mapping[Kind, _Rules]:
+    return dict(zip(KINDS, rules, strict=True))
 
 
 @lru_cache(maxsize=8192)
