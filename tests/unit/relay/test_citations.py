@@ -8,7 +8,7 @@ import pytest
 
 from mcpgw.core.eras import INVALID_PARAMS
 from mcpgw.core.extensions import TASKS
-from mcpgw.model.calls import Call, Context, Done, Reply, RpcError
+from mcpgw.model.calls import Call, Context, Done, ListChanged, Reply, RpcError
 from mcpgw.model.config import Target
 from mcpgw.model.ports import Caller
 from tests.doubles import (
@@ -193,6 +193,18 @@ async def test_answers_are_looked_into_only_where_they_may_cite() -> None:
         who = key("ann", Target("id-a", "tool"))
         links["a"].answers["tools/call"] = Done(obj(content=[link_to(APP)]))
         assert await cited(house, context(CONFIG, principal=who), "a__cite") == [APP]
+
+
+async def test_a_server_that_has_resources_by_now_is_looked_at() -> None:
+    link = serving("a", [], [APP])
+    link.info = info(capabilities={"tools": {"listChanged": True}})
+    async with running({"a": link, "b": full_link()}) as house:
+        ctx = context(CONFIG)
+        assert await cited(house, ctx, "a__cite") == [APP]
+        link.info = info()
+        house.gateway.heard("id-a", "owner", ListChanged("tools"))
+        await done(house, "tools/list", ctx)
+        assert await cited(house, ctx, "a__cite") == ["ui://mcpgw/a/clock/app.html"]
 
 
 async def test_parts_of_what_was_read_follow() -> None:

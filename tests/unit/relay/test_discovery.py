@@ -106,6 +106,8 @@ async def test_servers_are_met_for_it_once_and_only_for_who_may_use_tasks_or_ext
         assert sorted(house.links.opened) == ["a", "b"]
         assert list((await told(house, legacy(APPS))).get("extensions", {})) == []
         assert list((await told(house, modern()))["extensions"]) == [TASKS]
+        # What a server can do is known for everybody.
+        assert await told(house, modern(TASKS, principal=key("ann", Target("*"))))
         assert len(house.links.opened) == 2
 
 

@@ -342,8 +342,9 @@ async def test_news_of_a_handshake_server_reach_only_the_session_that_holds_the_
             listening(house, legacy("s1", principal=BOB), **own) as bob,
             listening(house, legacy("s1"), toolsListChanged=True) as deaf,
         ):
-            for scope, id in (("key-bob", "7"), ("key-ann", "8"), ("key-ann", "7")):
-                house.gateway.heard("id-a", scope, TaskChanged(id, obj(**task(id, "completed"))))
+            for scope, id in (("key-ann", "7"), ("key-bob", "7"), ("key-ann", "8")):
+                told = task(id, "completed" if scope == "key-ann" else "failed")
+                house.gateway.heard("id-a", scope, TaskChanged(id, obj(**told)))
             house.gateway.heard("id-b", "key-ann", TaskChanged("7", obj(**task("7"))))
             notes = await mine.noted(2)
             assert notes[1:] == [TaskChanged(handle, obj(**task(handle, "completed")))]
@@ -383,6 +384,26 @@ async def test_a_task_that_was_asked_for_is_found_by_its_handle() -> None:
                 assert await refusal(house, call(method, ctx, taskId=handle)) == UNKNOWN
             older = legacy(revision="2025-06-18")
             assert (await refusal(house, call(method, older, taskId=handle)))[0] == METHOD_NOT_FOUND
+
+
+async def test_a_task_has_one_handle() -> None:
+    async with running({"a": old_link()}) as house:
+        handle = await begun(house, legacy())
+        house.seal.now = 1.0  # from now on handles look different
+        assert await begun(house, legacy("s2")) == handle
+        assert await begun(house, legacy(principal=BOB)) != handle
+
+
+async def test_news_of_a_task_end_with_the_right_to_its_tool() -> None:
+    ann = key("ann", Target("*"), denies=[Target("id-a", "tool", "work")])
+    async with running({"a": old_link()}) as house:
+        await begun(house, legacy())
+        async with listening(house, legacy(), **{"mcpgw/tasks": True}) as client:
+            house.gateway.changed(CONFIG, snapshot(A, B, principals=[ann], generation=2))
+            await anyio.wait_all_tasks_blocked()
+            house.gateway.heard("id-a", "key-ann", TaskChanged("7", obj(**task("7"))))
+            await anyio.wait_all_tasks_blocked()
+            assert len(client.notes) == 1
 
 
 async def test_a_task_is_its_principals_in_every_session() -> None:
