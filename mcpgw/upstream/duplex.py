@@ -16,6 +16,7 @@ import anyio
 from msgspec import Raw
 
 from mcpgw.core import extensions, outbound, wire
+from mcpgw.core.catalog import LISTS
 from mcpgw.core.eras import (
     ASK_CAPABILITY,
     CLIENT_ASKS,
@@ -322,7 +323,8 @@ class Conversation(Inflight):
         entries = [
             entry
             for entry in self._open.values()
-            if entry.call is not None and entry.wanted is None
+            # Lists are fetched by the gateway, at any time and for nobody's ears.
+            if entry.call is not None and entry.wanted is None and entry.call.method not in LISTS
         ]
         if self.info is not None and self.info.modern:
             entries = [e for e in entries if e.call and e.call.ctx.log_level is not None]

@@ -279,6 +279,21 @@ async def test_logs_go_to_the_only_call_and_by_its_level() -> None:
         assert [n.level for n in caller.notes if isinstance(n, Log)] == ["error"]
 
 
+async def test_a_list_that_is_fetched_meanwhile_takes_no_logs() -> None:
+    async with house() as h:
+        h.start("a", tool(log_level="debug"), caller := Recorder())
+        h.wire.says(id=(await h.wire.got("logging/setLevel"))["id"], result={})
+        sent = await h.wire.got("tools/call")
+        h.start("list", call("tools/list", CTX))
+        await h.wire.got("tools/list")
+
+        h.wire.note("notifications/message", level="error", data="the call's")
+        h.wire.says(id=sent["id"], result={})
+
+        await h.outcome("a")
+        assert len(caller.notes) == 1
+
+
 async def test_logs_that_could_be_anybodys_are_dropped() -> None:
     async with house() as h:
         h.start("a", tool(log_level="debug"), caller := Recorder())
