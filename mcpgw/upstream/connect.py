@@ -150,9 +150,8 @@ async def _ask(peer: Peer, method: str, params: Mapping[str, Raw], fields: Field
     patience = Patience(peer.server, min(PROBE_WAIT, peer.server.timeout), None)
     sent = [("content-type", JSON), ("accept", ACCEPT), *fields, *peer.fields()]
     try:
-        response = await peer.send(
-            "POST", sent, wire.request(1, method, params), patience, idempotent=True
-        )
+        body = wire.request(next(peer.client.ids), method, params)
+        response = await peer.send("POST", sent, body, patience, idempotent=True)
     except RpcError as late:
         raise _Unanswered("read", f"did not answer {method} in time") from late
     except UpstreamError as error:

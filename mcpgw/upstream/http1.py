@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import re
 from collections import deque
@@ -66,6 +67,7 @@ class Client:
         if unix is None and (proxy_loopback or not parsed.loopback):
             proxy = find_proxy(parsed, os.environ)
         self._dialer = Dialer(parsed, unix=unix, ca=ca, client_cert=client_cert, proxy=proxy)
+        self.ids = itertools.count(1)  # of JSON-RPC requests: fresh on every connection it has
         self._max = max_connections
         self._keep = idle
         self._heads: dict[tuple[str, str], str] = {}

@@ -9,7 +9,6 @@ request is sent again, because the 404 says that it was not carried out.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -87,7 +86,7 @@ class HttpLegacyLink:
         self._server = server
         self._peer = Peer(server, client, secrets)
         self._capabilities = capabilities
-        self._ids = itertools.count(1)
+        self._ids = client.ids
         self._session: Session | None = None
         self._renewing = anyio.Lock()
         self._subscribing = anyio.Lock()

@@ -7,7 +7,6 @@ lost the answer is told so.
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal
@@ -97,7 +96,7 @@ class HttpModernLink:
         self._info = discovered
         self._revision = LATEST if discovered is None else discovered.revision
         self._known = frozenset[str]() if discovered is None else _known(discovered)
-        self._ids = itertools.count(1)
+        self._ids = client.ids
         self._heads: dict[str, Fields] = {}  # by method: the fields that need no look at the call
         self._base: Fields | None = None
 

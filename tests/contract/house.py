@@ -75,7 +75,7 @@ class House:
     def changed(self) -> None:
         """Every list of every server is said to be another."""
         keys = tuple(self.gateway._catalogue._listings)  # pyright: ignore[reportPrivateUsage]
-        for server, scope in {key[:2] for key in keys}:
+        for server, scope in {(server, scope) for server, scope, _ in keys}:
             for kind in _KINDS:
                 self.gateway.heard(server, scope, ListChanged(kind))
 

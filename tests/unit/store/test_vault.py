@@ -462,3 +462,13 @@ def test_sealing_reads_no_store_once_it_is_open(store: Store) -> None:
     store.close()
     token = vault.seal(b"x", bind=b"", purpose="p", ttl=60)
     assert vault.unseal(token, bind=b"", purpose="p") == b"x"
+
+
+def test_a_warm_vault_derives_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "5a" * 32)
+    with Store.open(tmp_path / "mcpgw.db") as store:
+        vault = Vault(store)
+        vault.warm()
+        monkeypatch.setattr(vault, "_find_master", None)  # it would be called again
+        token = vault.seal(b"x", bind=b"", purpose="cursor", ttl=1)
+        assert vault.unseal(token, bind=b"", purpose="cursor") == b"x"
