@@ -142,19 +142,24 @@ def address(endpoint: Endpoint, snapshot: Snapshot) -> Level | None:
 class _Globs:
     """A set of globs (fnmatchcase rules): exact names in a set, the rest as one pattern."""
 
-    __slots__ = ("_exact", "_pattern", "all", "empty")
+    __slots__ = ("_pattern", "all", "empty", "exact")
 
     def __init__(self, globs: Iterable[str]) -> None:
         distinct = set(globs)
         self.all = "*" in distinct
         self.empty = not distinct
-        self._exact = frozenset(glob for glob in distinct if not _MAGIC.search(glob))
-        self._pattern = _compiled(tuple(sorted(distinct - self._exact)))
+        self.exact = frozenset(glob for glob in distinct if not _MAGIC.search(glob))
+        self._pattern = _compiled(tuple(sorted(distinct - self.exact)))
+
+    @property
+    def names(self) -> frozenset[str] | None:
+        """All that it matches; None when that has no end."""
+        return self.exact if self._pattern is None else None
 
     def match(self, native: str) -> bool:
         return (
             self.all
-            or native in self._exact
+            or native in self.exact
             or (self._pattern is not None and self._pattern.match(native) is not None)
         )
 
@@ -162,11 +167,12 @@ class _Globs:
 class _Test:
     """Whether one step lets a name pass. allowed None: everything that is not denied passes."""
 
-    __slots__ = ("_allowed", "_denied", "possible", "total")
+    __slots__ = ("_allowed", "_denied", "names", "possible", "total")
 
     def __init__(self, allowed: _Globs | None, denied: _Globs, closed: bool) -> None:
         self._allowed = allowed
         self._denied = denied
+        self.names = None if allowed is None else allowed.names
         empty = allowed is not None and allowed.empty
         self.possible = not closed and not empty and not denied.all
         self.total = not closed and (allowed is None or allowed.all) and denied.empty
@@ -257,8 +263,12 @@ class _Rules:
 
     def __init__(self, tests: tuple[_Test, ...]) -> None:
         self._strict = tuple(test for test in tests if not test.total)
-        self.possible = all(test.possible for test in tests)
         self.total = not self._strict
+        self.possible = all(test.possible for test in tests)
+        named = [test.names for test in tests if test.names is not None]
+        if self.possible and named:
+            # Where a step names all that it lets through, it can be told whether any of it is left.
+            self.possible = any(map(self.allows, min(named, key=len)))
 
     def allows(self, native: str) -> bool:
         if not self.possible:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import start
+from tests.bench import access, start
 
 BUSY = 3.0  # how many times slower than its bar a start may be while other things run
 CALL_MS = 0.5  # CPU per relayed call; the bar on an idle machine is 0.25
@@ -35,3 +35,11 @@ def test_a_relayed_call_is_cheap_on_every_path() -> None:
         assert row.p99[0] <= SLOW_CALL_MS, row
         assert row.times_bare is not None
         assert row.times_bare <= TIMES_BARE, row
+
+
+def test_permits_cost_little_however_many_there_are() -> None:
+    few, many = access.measure(1000, rounds=1), access.measure(access.KEYS, rounds=3)
+    assert many.build_seconds <= access.BARS["build_seconds"] * BUSY
+    assert many.decision_us <= access.BARS["decision_us"]
+    assert many.active_bytes <= access.BARS["key_bytes"]
+    assert many.decision_us <= few.decision_us * BUSY

@@ -305,6 +305,32 @@ def test_disabling_allows_nothing_and_enabling_nothing_else(
         assert "disabled" in str(shut.decide(kind, native).steps)
 
 
+@pytest.mark.parametrize(
+    ("grants", "denies", "above", "possible"),
+    [
+        (("a",), ("a",), None, False),
+        (("a", "b"), ("a",), None, True),
+        (("a", "b"), ("a*", "b*"), None, False),
+        (("a",), (), ("b",), False),
+        (("a*",), (), ("b",), False),
+        (("a*",), (), ("ab",), True),
+        (("a*",), ("ab",), ("ab",), False),
+        (("a*",), ("a*",), None, True),  # patterns are not compared
+        (("*",), ("a",), ("a",), False),
+    ],
+)
+def test_a_server_of_which_nothing_is_left_is_not_there(
+    grants: tuple[str, ...], denies: tuple[str, ...], above: tuple[str, ...] | None, possible: bool
+) -> None:
+    def tools(globs: tuple[str, ...]) -> tuple[Target, ...]:
+        return tuple(Target("id-github", "tool", glob) for glob in globs)
+
+    who = key("k", *tools(grants), denies=tools(denies))
+    ceiling = Level("team", "t", None if above is None else tools(above))
+    access = Access(_with(who, (*who.levels, ceiling)), GITHUB)
+    assert access.possible("tool") is access.usable is possible
+
+
 @given(principals, servers, kinds, names)
 def test_what_targets_came_by_decides_nothing(
     principal: Principal, one: Server, kind: Kind, native: str
