@@ -70,19 +70,34 @@ class Desk:
 
     def __init__(self, store: Path | None, *, as_json: bool = False) -> None:
         self._store = store
+        self._path: Path | None = None
         self.as_json = as_json
         self.stdin: TextIO = sys.stdin
         self.stdout: TextIO = sys.stdout
         self.stderr: TextIO = sys.stderr
 
     @property
-    def path(self) -> Path:
-        """Where the store is: --store, MCPGW_STORE, or the user's data directory."""
+    def named(self) -> Path:
+        """The store that was meant: --store, MCPGW_STORE, or in the user's data directory."""
         if self._store is None:
             from mcpgw.store.db import default_path
 
             self._store = default_path()
         return self._store
+
+    @property
+    def path(self) -> Path:
+        """Where the store is: as named, or what `serve --config` serves there instead."""
+        if self._path is None:
+            from mcpgw.store.db import served_path
+
+            self._path = self.named
+            if (served := served_path(self.named)).exists():
+                from mcpgw.daemon.door import answers, door_path
+
+                if answers(door_path(served)):
+                    self._path = served
+        return self._path
 
     @contextmanager
     def store(self) -> Generator[Store]:

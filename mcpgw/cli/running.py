@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -28,6 +29,13 @@ def demo(
 
 def serve(
     ctx: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Serve what this file says and nothing else; it is read again when it changes.",
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="The address to listen on.")
     ] = "127.0.0.1",
@@ -68,7 +76,8 @@ def serve(
 
     serve_until_signalled(
         ServeOptions(
-            store=desk(ctx).path,
+            store=desk(ctx).named,
+            config=config,
             host=host,
             port=port,
             no_auth=no_auth,
@@ -154,6 +163,7 @@ def condition(desk: Desk) -> dict[str, Any]:
             for server in servers
         ],
         "links": links,
+        "config": facts.get("config"),
     }
 
 
@@ -171,6 +181,14 @@ def _state(
     return next((state for state in ("up", "connecting", "failed") if state in states), "idle")
 
 
+def _of_file(config: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What is to be said of the file that a daemon serves from."""
+    if config is None:
+        return []
+    keys = [(f"key {name}", why) for name, why in config["unusable_keys"].items()]
+    return [("file", config["file"]), ("fault", config["fault"] or ""), *keys]
+
+
 def show_condition(desk: Desk, told: dict[str, Any]) -> None:
     """The same for people. What is wrong with a server stands beside it."""
     if told["running"]:
@@ -182,6 +200,7 @@ def show_condition(desk: Desk, told: dict[str, Any]) -> None:
                 ("since", str(told["started"])),
                 ("store", told["store"]),
                 ("keys", str(told["keys"])),
+                *_of_file(told["config"]),
             )
         )
     else:

@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ import anyio
 import anyio.abc
 from msgspec import Struct
 
+from mcpgw.daemon.filed import Filed, filed
 from mcpgw.errors import GatewayError
 from mcpgw.model.calls import Note
 from mcpgw.model.config import Snapshot
@@ -46,10 +47,20 @@ class LiveConfig:
         self._seen = store.data_version()
         self._changed: list[Callable[[Snapshot, Snapshot], None]] = []
         self.snapshot = build(store, secrets, now=time.time())
+        for reason in self.snapshot.unusable.values():
+            _log.warning("a server cannot be used: %s", reason)
 
     def subscribe(self, changed: Callable[[Snapshot, Snapshot], None]) -> Callable[[], None]:
         self._changed.append(changed)
         return lambda: self._changed.remove(changed)
+
+    async def look(self) -> None:
+        """Swap the snapshot now if the configuration is another one."""
+        try:
+            if self._store.generation() != self.snapshot.generation:
+                self._swap(build(self._store, self._secrets, now=time.time()))
+        except GatewayError as error:
+            _log.error("the store cannot be read, so its changes wait: %s", error.what)
 
     async def watch(self) -> None:
         """Swap the snapshot whenever the configuration tables have changed."""
@@ -87,13 +98,16 @@ class Assembly(Struct):
     vault: Vault
     pool: Pool
     gateway: Gateway
+    filed: Filed | None = None
 
 
 @asynccontextmanager
-async def assembled(path: Path) -> AsyncGenerator[Assembly]:
-    """Open the store and run a gateway over it until the block ends."""
-    with Store.open(path) as store:
-        vault = Vault(store)
+async def assembled(path: Path, *, file: Path | None = None) -> AsyncGenerator[Assembly]:
+    """Open the store and run a gateway over it until the block ends. file: it fills the store."""
+    with ExitStack() as opened:
+        source = None if file is None else opened.enter_context(filed(file, path))
+        store = opened.enter_context(Store.open(path))
+        vault = Vault(store) if source is None else source.vault
         secrets = Resolver(vault)
         config = LiveConfig(store, secrets)
 
@@ -114,8 +128,10 @@ async def assembled(path: Path) -> AsyncGenerator[Assembly]:
             await tasks.start(with_status, pool.run)
             await tasks.start(with_status, gateway.run)
             tasks.start_soon(config.watch)
+            if source is not None:
+                tasks.start_soon(source.watch, config.look)
             try:
-                yield Assembly(store, config, vault, pool, gateway)
+                yield Assembly(store, config, vault, pool, gateway, source)
             finally:
                 tasks.cancel_scope.cancel()
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import anyio
 import uvicorn
 from msgspec import Struct
+from msgspec.structs import replace
 
 from mcpgw import __version__
 from mcpgw.daemon import logs
@@ -26,6 +27,7 @@ from mcpgw.daemon.assembly import Assembly, assembled, links, run, with_status
 from mcpgw.daemon.door import door_path, opened_door
 from mcpgw.errors import Exit, GatewayError
 from mcpgw.front import app as front_app
+from mcpgw.store.db import served_path
 
 DRAIN = 5.0  # seconds that calls in flight may take after a signal to end
 KEEP_ALIVE = 75  # seconds an idle client connection stays open
@@ -37,6 +39,7 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     """What `mcpgw serve` was asked for."""
 
     store: Path
+    config: Path | None = None  # serve what this file says, and nothing else
     host: str = "127.0.0.1"
     port: int = 8765
     no_auth: bool = False
@@ -50,6 +53,8 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
 
 def serve(options: ServeOptions) -> None:
     """Serve until a signal ends it. Raises GatewayError when it cannot start."""
+    if options.config is not None:
+        options = replace(options, store=served_path(options.store))
     logs.set_up(options.log_format)
     _raise_file_limit()
     run(_serve, options)
@@ -69,7 +74,7 @@ async def _serve(options: ServeOptions) -> None:
     _check(options)
     with contextlib.ExitStack() as listeners:
         tcp = listeners.enter_context(_listen(options.host, options.port))
-        async with assembled(options.store) as house:
+        async with assembled(options.store, file=options.config) as house:
             await _unlocked(house)
             door = listeners.enter_context(opened_door(options.store))
             await _serve_fronts(options, settings, house, tcp, door)
@@ -267,7 +272,10 @@ def _announce(house: Assembly, options: ServeOptions, address: str) -> None:
     if not options.no_auth and not house.config.snapshot.keys:
         print(  # noqa: T201
             "There is no key yet, so every request is refused. Make one:\n"
-            "  mcpgw key create NAME --grant SERVER",
+            "  mcpgw key create NAME --grant SERVER"
+            if options.config is None
+            else "No key of the file works, so every request is refused. Each names its secret:\n"
+            "  keys: {NAME: {grants: [SERVER], secret: REF}}",
             file=sys.stderr,
             flush=True,
         )
@@ -293,6 +301,13 @@ def _status(house: Assembly, *, address: str, started: float) -> dict[str, objec
             for id, reason in snapshot.unusable.items()
         },
         "links": links(house.pool, snapshot),
+        "config": None
+        if house.filed is None
+        else {
+            "file": str(house.filed.file.absolute()),
+            "fault": house.filed.fault,
+            "unusable_keys": house.filed.lost,
+        },
     }
 
 

@@ -41,6 +41,11 @@ Value: TypeAlias = str | int | float | bytes | None
 """What a column can hold."""
 
 
+def served_path(path: Path) -> Path:
+    """Where the store is that a daemon beside `path` fills from a file, while it runs."""
+    return path.with_name(path.name + ".served")
+
+
 def default_path() -> Path:
     """Where the store is when nothing else is said: MCPGW_STORE, or the user's data directory."""
     named = os.environ.get("MCPGW_STORE")
@@ -63,6 +68,7 @@ class Store:
         self._connection = connection
         self._lock = threading.RLock()
         self._actor: str | None = None
+        self._mine: bool | None = None
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True) -> Store:
@@ -102,6 +108,29 @@ class Store:
             self._actor = _login()
         return self._actor
 
+    def take(self, file: str) -> None:
+        """Let nobody but this object change the store: `file` says all that is in it."""
+        self._mine = True
+        with self.change() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO settings (name, value) VALUES ('config.file', ?)", (file,)
+            )
+
+    def _refuse_if_taken(self) -> None:
+        """Raises GatewayError (config_file) when a file says what is in the store."""
+        if self._mine is None:
+            rows = self.query("SELECT value FROM settings WHERE name = 'config.file'")
+            if rows:
+                raise GatewayError(
+                    f"The gateway that runs here is configured by {rows[0][0]}.",
+                    why="What a file says is changed in the file, which is read again when it "
+                    "changes.",
+                    next=f"Edit {rows[0][0]}",
+                    code="config_file",
+                    exit=Exit.DENIED,
+                )
+            self._mine = True
+
     def data_version(self) -> int:
         """A number that moves when another connection has committed anything."""
         return int(self.query("PRAGMA data_version")[0][0])
@@ -136,6 +165,7 @@ class Store:
         A block inside another becomes part of the outer one (and can fail alone).
         """
         with self._lock, explained(self.path):
+            self._refuse_if_taken()
             nested = self._connection.in_transaction
             begin, commit, undo = _NESTED if nested else _OUTER
             self._connection.execute(begin)

@@ -38,6 +38,7 @@ LONGEST_VALUE: Final = 1024 * 1024  # characters; certificates and service accou
 _NONCE = 12
 _EXPIRY = struct.Struct(">d")
 _ORIGIN, _CHECK, _SALT = "vault.origin", "vault.check", "vault.salt"
+_NO_SALT = b"mcpgw, not kept"  # daemons that serve one file share what a passphrase becomes
 _SCRYPT_COST = 2**15  # 32 MiB and 0.1 s, once per process, for a passphrase
 
 
@@ -48,8 +49,12 @@ class Vault:
     vault_key_wrong, vault_damaged, and the store's own.
     """
 
-    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: Store, *, kept: bool = True, clock: Callable[[], float] = time.time
+    ) -> None:
+        """kept False: nothing of the master key is stored; without MCPGW_MASTER_KEY it dies."""
         self._store = store
+        self._kept = kept
         self._clock = clock
         self._lock = threading.Lock()
         self._master: bytes | None = None
@@ -200,6 +205,9 @@ class Vault:
         return cipher
 
     def _find_master(self, *, passing: bool) -> bytes:
+        if not self._kept:
+            given = os.environ.get(VARIABLE)
+            return _from_environment(_NO_SALT) if given else os.urandom(KEY_SIZE)
         if self.origin is None:
             try:
                 return self._first_master()

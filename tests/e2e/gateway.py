@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class Child:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._news = threading.Condition()
+        self._heard = threading.Condition()
         self._ended = False
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -95,23 +95,29 @@ class Child:
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            with self._news:
+            with self._heard:
                 self.lines.append(line)
-                self._news.notify_all()
-        with self._news:
+                self._heard.notify_all()
+        with self._heard:
             self._ended = True
-            self._news.notify_all()
+            self._heard.notify_all()
 
     def says(self, start: str) -> str:
         """The first line that begins so, once it was said."""
+        return self._first(start, lambda line: line.startswith(start))
 
+    def news(self, part: str) -> str:
+        """The first line with this in it, once it was said."""
+        return self._first(part, lambda line: part in line)
+
+    def _first(self, what: str, fits: Callable[[str], bool]) -> str:
         def found() -> str | None:
-            return next((line for line in self.lines if line.startswith(start)), None)
+            return next((line for line in self.lines if fits(line)), None)
 
-        with self._news:
-            self._news.wait_for(lambda: found() is not None or self._ended, PATIENCE)
+        with self._heard:
+            self._heard.wait_for(lambda: found() is not None or self._ended, PATIENCE)
             line = found()
-        assert line is not None, f"never said {start!r}: {''.join(self.lines)}"
+        assert line is not None, f"never said {what!r}: {''.join(self.lines)}"
         return line
 
     def end(self) -> int:

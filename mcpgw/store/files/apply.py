@@ -56,9 +56,8 @@ def apply(
     put into `vault`, by name. Raises what `plan` and the store raise, and changed_meanwhile.
     """
     with store.change():
-        for name, value in (seals or {}).items():
-            if vault is not None and vault.get(name) != value:
-                vault.put(name, value)
+        if vault is not None:
+            _seal(vault, seals or {})
         planned = plan(store, text, document, secrets, prune=prune, merge=merge)
         _check_agreed(planned, agreed)
         work = _Work(store, planned)
@@ -66,23 +65,40 @@ def apply(
     return Applied(changes=planned.changes, minted=tuple(work.minted), lost=planned.lost)
 
 
-def serve(store: Store, text: Text, document: Document, secrets: Secrets) -> Applied:
+def serve(
+    store: Store,
+    text: Text,
+    document: Document,
+    secrets: Secrets,
+    *,
+    seals: Mapping[str, str],
+    vault: Vault,
+) -> Applied:
     """The same for a store that a daemon fills from its file alone: prune, and mint for nobody.
 
-    A key whose secret is not named, or cannot be had, is kept with a secret that nobody knows.
+    A key whose secret is not named, or cannot be had, is there, and no secret works for it.
     """
     with store.change():
+        for name in set(vault.names()) - seals.keys():
+            vault.remove(name)
+        _seal(vault, seals)
         planned = plan(store, text, document, secrets, prune=True, strict=False)
         work = _Work(store, planned)
         work.run()
-        for name in planned.lost:
+        nameless = {
+            name: "The file names no secret for it (secret: REF)."
+            for name, entry in planned.wanted.keys.items()
+            if entry.secret is None
+        }
+        for name in (*planned.lost, *nameless):
             keys.forget_secret(store, name)
-    nameless = {
-        name: "The file names no secret for it (secret: REF)."
-        for name, entry in planned.wanted.keys.items()
-        if entry.secret is None
-    }
     return Applied(changes=planned.changes, minted=(), lost={**nameless, **planned.lost})
+
+
+def _seal(vault: Vault, seals: Mapping[str, str]) -> None:
+    for name, value in seals.items():
+        if vault.get(name) != value:
+            vault.put(name, value)
 
 
 def _check_agreed(planned: Plan, agreed: frozenset[str] | None) -> None:
@@ -249,7 +265,7 @@ class _Work:
         secret = self._plan.secrets.get(change.name)
         if change.old is None:
             key, made = keys.create_key(self._store, change.name, now=self._now, secret=secret)
-            if secret is None and change.name not in self._plan.lost:
+            if secret is None:
                 self.minted.append((key, made))
         elif secret is not None:
             keys.set_secret(self._store, change.old, secret)

@@ -16,7 +16,8 @@ from typing import Any, Final, cast
 from msgspec import Struct
 
 from mcpgw.core.naming import check_name
-from mcpgw.store import holders, looks
+from mcpgw.errors import GatewayError
+from mcpgw.store import holders, looks, registry
 from mcpgw.store.files.faults import Path, spelled
 from mcpgw.store.files.schema import (
     Document,
@@ -25,6 +26,7 @@ from mcpgw.store.files.schema import (
     OrganizationEntry,
     ServerEntry,
     TeamEntry,
+    draft,
 )
 
 SEALED: Final = "server/"  # what vault names begin with that were not chosen by a person
@@ -61,9 +63,17 @@ class Basket:
 
     def brought(self) -> Brought:
         """All of it, in our form."""
+        servers = {name: ServerEntry(**one) for name, one in self.servers.items()}
+        for name, entry in tuple(servers.items()):
+            if (why := _unfit(name, entry)) is not None:
+                del servers[name]
+                self.reports.append(Report(f"servers.{name}", f"is left out: {why}"))
         document = Document(
-            servers={name: ServerEntry(**one) for name, one in self.servers.items()},
-            groups={name: GroupEntry(targets=tuple(one)) for name, one in self.groups.items()},
+            servers=servers,
+            groups={
+                name: GroupEntry(targets=tuple(server for server in one if server in servers))
+                for name, one in self.groups.items()
+            },
             keys={name: KeyEntry(**one) for name, one in self.keys.items()},
             teams={name: TeamEntry(**one) for name, one in self.teams.items()},
             organizations={n: OrganizationEntry(**one) for n, one in self.organizations.items()},
@@ -168,6 +178,15 @@ class Basket:
             self.report((*path, "url"), "seems to hold a secret; it is kept, and shown masked")
         if command and looks.masked_words(command) != command:
             self.report((*path, "args"), "seem to hold a secret; they are kept, and shown masked")
+
+
+def _unfit(name: str, entry: ServerEntry) -> str | None:
+    """Why the store would not take this server; None when it would."""
+    try:
+        registry.checked(draft(name, entry))
+    except GatewayError as error:
+        return (error.why or error.what).rstrip(".")
+    return None
 
 
 _VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)\}")

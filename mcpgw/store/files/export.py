@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -108,10 +108,14 @@ def _said(entry: Entry) -> dict[str, Any]:
     """What an entry has that is not so by default."""
     default = type(entry)()
     return {
-        field: list(value) if isinstance(value, tuple) else msgspec.to_builtins(value)
+        field: _listed(msgspec.to_builtins(value))
         for field in entry.__struct_fields__
         if (value := getattr(entry, field)) != getattr(default, field)
     }
+
+
+def _listed(value: object) -> object:
+    return list(cast("tuple[object, ...]", value)) if isinstance(value, tuple) else value
 
 
 def _tidy(entry: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,9 @@ _AUTH: Final = {
     "bearer_token": "bearer",
     "token": "token",
 }
+_LATER: Final = frozenset(
+    {"oauth2", "oauth2_token_exchange", "oauth2_id_jag", "aws_sigv4", "true_passthrough"}
+)
 _TRANSPORT: Final = {
     "http": "http",
     "streamable_http": "http",
@@ -184,7 +187,9 @@ class _Import:
             if field is not None:
                 self._to.report((*path, field), "is not sent without an auth_type; it is left out")
         elif kind not in (*_AUTH, "basic", "authorization"):
-            self._disable(here, entry, f"{_word(kind)} has no counterpart yet")
+            self._disable(
+                here, entry, f"{kind if kind in _LATER else 'this'} has no counterpart yet"
+            )
         elif value is None:
             self._disable(here, entry, "comes without a credential, which clients would send")
         elif kind == "basic":

@@ -195,9 +195,11 @@ class _Decoder:
         kind = SECTIONS[section]
         if section == "groups" and isinstance(value, list):
             value = {"targets": cast("object", value)}
+        before = len(self.faults)
         members = self._members(_EMPTY if value is None else value, path, "its fields")
-        types = _types(kind)
-        before, fields = len(self.faults), dict[str, object]()
+        if len(self.faults) > before:
+            return None
+        types, fields = _types(kind), dict[str, object]()
         for key, item in members.items():
             here = (*path, key)
             if key not in types:

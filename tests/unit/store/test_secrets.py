@@ -173,3 +173,21 @@ def test_what_is_no_reference_is_not_shown(resolver: Resolver, text: str) -> Non
         resolver.resolve(text)
     assert caught.value.code == "secret_missing"
     assert "hunter2" not in f"{caught.value.what}{caught.value.why}{caught.value.next}"
+
+
+def test_a_mounted_secret_is_read_again_when_its_link_is_swapped(
+    store: Store, tmp_path: Path
+) -> None:
+    # As Kubernetes does it: NAME -> ..data/NAME, and ..data is replaced in one step.
+    for version, value in (("..1", "old"), ("..2", "new")):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "token").write_text(value)
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "token").symlink_to(Path("..data", "token"))
+    now = 0.0
+    resolver = Resolver(Vault(store), clock=lambda: now)
+    assert resolver.resolve(f"file:{tmp_path}/token") == "old"
+    (tmp_path / "..next").symlink_to("..2")
+    (tmp_path / "..next").rename(tmp_path / "..data")
+    now = 1.1
+    assert resolver.resolve(f"file:{tmp_path}/token") == "new"

@@ -287,3 +287,17 @@ def test_nothing_in_a_report_is_a_secret() -> None:
         told = repr(brought.reports) + repr(brought.document)
         for secret in brought.seals.values():
             assert secret not in told
+
+
+def test_a_server_that_cannot_be_stored_holds_nothing_else_up() -> None:
+    brought = bring(
+        "mcp_servers: {a: {url: '<your url>', access_groups: [g]}, b: {url: 'https://b.example/'}}\n"
+        "key_settings: {k: {allowed_mcp_servers: [a, b]}}\n"
+    )
+    found = imports.known(brought, Document())
+    assert values(found) == {
+        "servers": {"b": {"url": "https://b.example/"}},
+        "groups": {"g": []},
+        "keys": {"k": {"grants": ["b"]}},
+    }
+    assert reports(found)["servers.a"].startswith("is left out: Its URL must begin with http")
