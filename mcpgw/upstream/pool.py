@@ -120,9 +120,9 @@ class Pool:
             return
         site.retired = True
         self._retired.append(site)
-        changed = UpstreamError("connect", "was changed or removed while the call waited for it")
         for berth in site.berths.values():
-            berth.fail(changed)
+            berth.fail(_changed())
+        site.fail(_changed())
         for slot in tuple(site.slots):
             slot.retired = True
             if slot.in_flight == 0:
@@ -140,7 +140,11 @@ class Pool:
     async def take(self, site: Site, berth: Berth, ctx: Context) -> Slot:
         """A link of `berth` for one call. Raises UpstreamError, RpcError (LIMITED)."""
         if site.limit is not None:
-            await self._admitted(site, ctx)
+            try:
+                await self._admitted(site, ctx)
+            except BaseException:
+                _prune(berth)
+                raise
         try:
             return await self._link(site, berth, ctx)
         except BaseException:
@@ -217,13 +221,15 @@ class Pool:
             async with asyncio.timeout(_patience(site.server, ctx)):
                 await waiter
         except TimeoutError:
+            _turn_back(site, waiter)
             raise _limited(site.server, f"takes {site.limit} calls at a time") from None
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                site.free()
+            _turn_back(site, waiter)
             raise
 
     async def _link(self, site: Site, berth: Berth, ctx: Context) -> Slot:
+        if site.retired:
+            raise _changed()
         if not berth.waiters and (slot := berth.pick()) is not None:
             slot.in_flight += 1
             return slot
@@ -378,7 +384,8 @@ class Pool:
             site.legacy = True
         elif site.era is None:
             site.era = "modern" if info.modern else "legacy"
-        if info.modern and berth.key != berth.home and berth.home not in site.berths:
+        ours = site.berths.get(berth.key) is berth  # not when it was given up meanwhile
+        if info.modern and ours and berth.home not in site.berths:
             # It asks nobody live, so that it may serve the whole scope.
             del site.berths[berth.key]
             berth.key, berth.capabilities = berth.home, NOTHING
@@ -481,7 +488,7 @@ class _Leasing:
         pool, ctx = self._pool, self._ctx
         take = pool.join if self._listening else pool.take
         slot = await take(site, berth, ctx)
-        if pool.find(self._server, ctx)[1].legacy is not slot.berth.legacy:
+        if _met_as_legacy(site, ctx) is not slot.berth.legacy:
             # Connecting showed that this is a modern server, to be asked for the old way too.
             (pool.leave if self._listening else pool.give_back)(slot)
             slot = await take(*pool.find(self._server, ctx), ctx)
@@ -562,6 +569,16 @@ def _prune(berth: Berth) -> None:
     berths = berth.site.berths
     if not berth.slots and not berth.waiters and berths.get(berth.key) is berth:
         del berths[berth.key]
+
+
+def _turn_back(site: Site, waiter: asyncio.Future[None]) -> None:
+    """Whoever waited for a turn has gone: one that it was given goes to the next."""
+    if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+        site.free()
+
+
+def _changed() -> UpstreamError:
+    return UpstreamError("connect", "was changed or removed while the call waited for it")
 
 
 def _patience(server: Server, ctx: Context) -> float:

@@ -230,6 +230,13 @@ class Site:
                 waiter.set_result(None)
                 return
 
+    def fail(self, error: UpstreamError) -> None:
+        """Whoever waits for a turn gets `error`."""
+        while self.queue:
+            waiter = self.queue.popleft()
+            if not waiter.done():
+                waiter.set_exception(again(error))
+
     def transport(self) -> str:
         server = self.server
         if server.transport == "auto":

@@ -554,6 +554,31 @@ async def test_a_caller_that_gives_up_gives_its_turn_back() -> None:
         assert await p.call(one, ctx(), text="x") == "x"
 
 
+async def test_a_turn_that_comes_too_late_is_not_lost() -> None:
+    one = echo(max_concurrent=1)
+    loop = asyncio.get_running_loop()
+    async with pooled() as p:
+        held = p.pool.lease(one, ctx())
+        await held.__aenter__()
+        site, berth = p.pool.find(one, ctx())
+        loop.call_soon(p.pool.give_back, berth.slots[0])
+        with pytest.raises(RpcError, match="1 calls at a time"):
+            await p.pool.take(site, berth, ctx(deadline=loop.time()))
+
+        assert site.running == 0
+        assert await p.call(one, ctx(), text="x") == "x"
+
+
+async def test_who_gets_no_turn_leaves_nothing() -> None:
+    one = echo(max_concurrent=1, timeout=0.05)
+    async with pooled() as p, p.pool.lease(one, ctx()):
+        p.note()
+        with pytest.raises(RpcError, match="1 calls at a time"):
+            await p.call(one, ctx(session="s", capabilities=ASKS))
+        site, _ = p.pool.find(one, ctx())
+        assert list(site.berths) == ["key-ann"]
+
+
 async def test_a_server_that_fails_gives_its_turn_back() -> None:
     one = server("none", command=("no-such-command",), max_concurrent=1)
     async with pooled() as p:
@@ -665,6 +690,28 @@ async def test_who_waits_for_a_server_that_is_retired_is_told() -> None:
             p.pool.retire(one.id)
 
         assert "changed or removed" in failures[0].message
+
+
+async def test_who_waits_for_a_turn_at_a_server_that_is_retired_is_told() -> None:
+    one = echo(max_concurrent=1)
+    async with pooled() as p:
+        failures: list[UpstreamError] = []
+
+        async def use() -> None:
+            try:
+                await p.call(one, ctx())
+            except UpstreamError as error:
+                failures.append(error)
+
+        async with anyio.create_task_group() as tasks, p.pool.lease(one, ctx()):
+            p.note()
+            site, _ = p.pool.find(one, ctx())
+            tasks.start_soon(use)
+            await until(lambda: site.queue)
+            p.pool.retire(one.id)
+
+        assert "changed or removed" in failures[0].message
+        await until(lambda: not p.pool.status())
 
 
 async def test_a_changed_entry_is_noticed_without_being_told() -> None:
