@@ -15,7 +15,6 @@ from msgspec import Raw
 
 from mcpgw import __version__
 from mcpgw.core import extensions, tasks, wire
-from mcpgw.core.access import KINDS
 from mcpgw.core.catalog import TOOLS
 from mcpgw.core.eras import CORE_TASKS, SUPPORTED
 from mcpgw.model.calls import Call, Context, Done, JsonObject
@@ -88,7 +87,7 @@ class Discovery:
             return False
         (seat,) = view.seats
         foreign = [id for id in extensions.passable(ctx) if id not in extensions.ROUTED]
-        if not foreign or not all(seat.access.total(kind) for kind in KINDS):
+        if not foreign or not seat.whole:
             return False
         info = await self.info(seat, ctx)
         known = extensions.of(info.capabilities)

@@ -196,7 +196,7 @@ class _Upstream:
                 task = tasks.with_id(note.params, handle)
                 task = await self._citations.task(listener.view, seat, task, listener.ctx)
                 listener.task_changed(TaskChanged(handle, task))
-        elif isinstance(note, OtherNote) and group.kept:
+        elif isinstance(note, OtherNote) and group.kept and self._listener.foreign:
             self._listener.noted(note)
 
     async def ask(self, ask: Ask) -> Raw:
@@ -238,7 +238,8 @@ class Listens:
         self._sessions: dict[tuple[str, str], dict[_Listener, None]] = {}
         self._listeners: dict[_Listener, None] = {}
         self._pending: dict[tuple[str, str, str], None] = {}
-        self._snapshot: Snapshot | None = None
+        self._newest: Snapshot | None = None
+        self._stale = False  # listeners have not been looked at under the newest configuration
         self._wake = anyio.Event()
 
     def __len__(self) -> int:
@@ -249,18 +250,27 @@ class Listens:
 
         Raises RpcError when the filter is no object, and when the listener was too slow.
         """
-        if view.native and not view.seats:
-            raise refusals.no_endpoint()
         wanted = _filter(call)
         if TASK_IDS in wanted and not extensions.declares(call.ctx, extensions.TASKS):
             raise extensions.missing(extensions.TASKS)
         kinds = {name: kind for name, kind in _KINDS.items() if catalog.is_true(wanted, name)}
         ctx = msgspec.structs.replace(call.ctx, deadline=None)
+        newest = self._newest
+        if newest is not None and newest is not ctx.snapshot:
+            # What lasts must not begin with rights of before: nothing would ever take them away.
+            principal = _still(ctx.principal, newest)
+            if principal is None:
+                return Done({})
+            ctx = msgspec.structs.replace(ctx, principal=principal, snapshot=newest)
+            view = self._views.of(ctx)
+        if view.native and not view.seats:
+            raise refusals.no_endpoint()
         listener = _Listener(ctx, view, kinds)
         self._listeners[listener] = None
         self._enter(listener, wanted)
         try:
-            listener.foreign = await self._discovery.shares(view, ctx)
+            shared = await self._discovery.shares(view, ctx)
+            listener.foreign = shared and all(seat.whole for seat in listener.view.seats)
             groups = await self._groups(view, wanted, ctx, foreign=listener.foreign)
             async with anyio.create_task_group() as tasks:
                 for group in groups:
@@ -318,7 +328,7 @@ class Listens:
 
     def changed(self, new: Snapshot) -> None:
         """Let every listener be looked at again under the new configuration."""
-        self._snapshot = new
+        self._newest, self._stale = new, True
         self._wake.set()
 
     def close(self) -> None:
@@ -331,9 +341,9 @@ class Listens:
         while True:
             await self._wake.wait()
             self._wake = anyio.Event()
-            snapshot, self._snapshot = self._snapshot, None
-            if snapshot is not None:
-                await self._recheck(snapshot)
+            if self._stale and self._newest is not None:
+                self._stale = False
+                await self._recheck(self._newest)
             pending, self._pending = self._pending, {}
             for server_id, scope, note in pending:
                 for listener in tuple(self._listeners):
@@ -356,6 +366,7 @@ class Listens:
             old = listener.view
             listener.ctx = msgspec.structs.replace(listener.ctx, principal=principal, snapshot=new)
             listener.view = self._views.of(listener.ctx)
+            listener.foreign = listener.foreign and all(seat.whole for seat in listener.view.seats)
             if listener.view.native and not listener.view.seats:
                 listener.end()
             elif _sight(old) != _sight(listener.view):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from msgspec import Raw
 
 from mcpgw.core import catalog, naming
-from mcpgw.core.access import Access, Ladder, address
+from mcpgw.core.access import KINDS, Access, Ladder, address
 from mcpgw.core.catalog import Entry, ListKind, Place, Placed, Shelf
 from mcpgw.model.calls import Context
 from mcpgw.model.config import Endpoint, Principal, Server, Snapshot
@@ -53,6 +53,11 @@ class Seat:
         self.unusable = unusable
         self._native = native
         self._sifted: dict[tuple[str, str], Sifted] = {}
+
+    @property
+    def whole(self) -> bool:
+        """Whether the principal may use all of the server."""
+        return all(self.access.total(kind) for kind in KINDS)
 
     def sifted(self, listing: Listing) -> Sifted:
         """The listing as this principal sees it now."""

@@ -153,3 +153,22 @@ async def test_what_a_handshake_server_tells_beside_the_protocol_reaches_who_sha
             await anyio.wait_all_tasks_blocked()
             assert (len(other.notes), len(bob.notes)) == (1, 1)
             tasks.cancel_scope.cancel()
+
+
+async def test_whose_rights_are_narrowed_hears_no_more_of_it() -> None:
+    note = OtherNote("notifications/skills/list_changed", obj(n=None))
+    narrowed = key("ann", Target("id-a", "tool", "x*"))
+    new = snapshot(A, principals=[narrowed], generation=2)
+    here = ctx(SKILLS, revision="2025-11-25", session="s")
+    async with running({"a": skilled(modern=False)}) as house:
+        client = Recorder()
+        async with anyio.create_task_group() as tasks:
+            asked = call("subscriptions/listen", here, notifications={"toolsListChanged": True})
+            tasks.start_soon(house.handle, asked, client)
+            await client.noted(1)
+            house.gateway.changed(snapshot(A, principals=[key("ann", Target("*"))]), new)
+            await client.noted(2)  # that its lists are others
+            house.gateway.heard("id-a", "key-ann", note)
+            await anyio.wait_all_tasks_blocked()
+            assert note not in client.notes
+            tasks.cancel_scope.cancel()

@@ -383,6 +383,27 @@ async def test_a_narrowed_key_hears_no_more_of_a_resource() -> None:
         assert [note.uri for note in notes if isinstance(note, ResourceUpdated)] == ["x:2"]
 
 
+async def test_what_begins_late_begins_under_the_newest_configuration() -> None:
+    link = Source("x:1", "x:2")
+    ann = key("ann", Target("id-a", "resource"))
+    bob = key("bob", Target("id-a"))
+    narrowed = key("ann", Target("id-a", "resource", "x:2"))
+    old = snapshot(A, principals=[ann, bob])
+    new = snapshot(A, principals=[narrowed], generation=2)
+    wanted: dict[str, Any] = {"resourceSubscriptions": ["x:1", "x:2"]}
+    async with running({"a": link}) as house:
+        house.gateway.changed(old, new)
+        async with listening(house, context(old, principal=ann), **wanted) as ear:
+            assert ear.honoured() == {"resourceSubscriptions": ["x:2"]}
+        gone = call("subscriptions/listen", context(old, principal=bob), notifications=wanted)
+        assert await house.handle(gone, Recorder()) == Done({})
+        house.gateway.changed(new, snapshot(generation=3))
+        late = call("subscriptions/listen", context(old, endpoint=native(A)), notifications=wanted)
+        with pytest.raises(RpcError):
+            await house.handle(late, Recorder())
+        assert len(link.of("subscriptions/listen")) == 1
+
+
 async def test_nothing_is_left_behind() -> None:
     link = Source("x:1")
     async with running({"a": link}) as house:
