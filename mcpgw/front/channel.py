@@ -6,6 +6,7 @@ for itself; `initialize` begins the channel's one legacy session.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -17,7 +18,7 @@ from msgspec import Raw
 from mcpgw.core import wire
 from mcpgw.core.eras import ACCEPTS_BATCHES, INVALID_REQUEST, PROTOCOL_VERSION
 from mcpgw.front import batch, legacy, modern
-from mcpgw.front.exchange import internal
+from mcpgw.front.exchange import internal, strayed
 from mcpgw.front.feed import Feed
 from mcpgw.front.legacy import Session
 from mcpgw.front.modern import Base, Lifted
@@ -176,16 +177,22 @@ class Channel:
             self._calls[key] = scope
             if lifted.listening:
                 self._endless.add(scope)
+            caller = _ModernCaller(self, lifted)
             try:
-                outcome = await self._handler.handle(lifted.call, _ModernCaller(self, lifted))
+                outcome = await self._handler.handle(lifted.call, caller)
             except RpcError as error:
                 outcome = error
             except Exception as error:  # noqa: BLE001 - the boundary of a front request
                 outcome = internal(error)
+            except asyncio.CancelledError as error:
+                outcome = strayed(error)
             finally:
+                caller.over = True
                 self._calls.pop(key, None)
                 self._endless.discard(scope)
-        return None if outcome is None else modern.answer_message(lifted, outcome)[1]
+        if outcome is None or scope.cancel_called:
+            return None
+        return modern.answer_message(lifted, outcome)[1]
 
     async def _initialize(self, request: wire.Request, base: Base) -> bytes:
         if self.session is not None:
@@ -210,15 +217,16 @@ class Channel:
 
 
 class _ModernCaller:
-    """The way back to a modern client on a channel."""
+    """The way back to a modern client on a channel, until its call is `over`."""
 
     def __init__(self, channel: Channel, lifted: Lifted) -> None:
         self._channel = channel
         self._lifted = lifted
+        self.over = False
         self.ask_mode = lifted.ask_mode
 
     async def tell(self, note: Note) -> None:
-        message = modern.note_message(note, self._lifted)
+        message = None if self.over else modern.note_message(note, self._lifted)
         if message is not None:
             await self._channel.send(message)
 

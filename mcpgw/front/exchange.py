@@ -272,3 +272,14 @@ def internal(error: BaseException) -> RpcError:
     """What a caller is told of a fault of the gateway's own; the log has the rest."""
     _log.error("internal error", exc_info=error)
     return RpcError(INTERNAL_ERROR, "internal error")
+
+
+def strayed(error: asyncio.CancelledError) -> RpcError:
+    """The same for a cancellation that nobody asked for: what the handler waited for was cancelled.
+
+    Raises it again when it is meant for this task.
+    """
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise error
+    return internal(error)

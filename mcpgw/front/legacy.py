@@ -31,7 +31,7 @@ from mcpgw.core.eras import (
     TIMED_OUT,
     TWO_WAY_NOTES,
 )
-from mcpgw.front.exchange import internal
+from mcpgw.front.exchange import internal, strayed
 from mcpgw.front.feed import Feed, listed
 from mcpgw.front.modern import (
     IMPLEMENTATION,
@@ -184,18 +184,21 @@ class Session:
 
 
 class LegacyCaller:
-    """The way back to a legacy client: notes and questions while the call runs."""
+    """The way back to a legacy client: notes and questions while the call runs, not `over`."""
 
-    __slots__ = ("_session", "_token", "_way", "ask_mode")
+    __slots__ = ("_session", "_token", "_way", "ask_mode", "over")
 
     def __init__(self, session: Session, way: Way, token: Raw | None) -> None:
         self._session = session
         self._way = way
         self._token = token
+        self.over = False
         able = way.two_way and not CLIENT_ASKS.isdisjoint(session.capabilities)
         self.ask_mode = AskMode.LIVE if able else AskMode.NEVER
 
     async def tell(self, note: Note) -> None:
+        if self.over:
+            return
         if isinstance(note, Parting):
             await self._way.part()
             return
@@ -206,7 +209,7 @@ class LegacyCaller:
     async def ask(self, ask: Ask) -> Raw:
         session = self._session
         needed = ASK_CAPABILITY.get(ask.method)
-        able = self.ask_mode is AskMode.LIVE and self._way.two_way
+        able = self.ask_mode is AskMode.LIVE and self._way.two_way and not self.over
         if not able or needed is None:
             raise RpcError(METHOD_NOT_FOUND, f"the client cannot answer {ask.method}")
         if missing := mrtr.undeclared([ask], session.capabilities):
@@ -343,9 +346,11 @@ async def answer(
             message = wire.error(request.id, downgrade.error(request.method, error))
         except Exception as error:  # noqa: BLE001 - the boundary of a front request
             message = wire.error(request.id, internal(error))
+        except asyncio.CancelledError as error:
+            message = wire.error(request.id, strayed(error))
         finally:
             session.calls.pop(key, None)
-    return message
+    return None if scope.cancel_called else message
 
 
 async def _result(
@@ -370,7 +375,11 @@ async def _result(
         NOTHING if meta is None else own_meta(meta),
         token is not None,
     )
-    reply = await handler.handle(call, LegacyCaller(session, way, token))
+    caller = LegacyCaller(session, way, token)
+    try:
+        reply = await handler.handle(call, caller)
+    finally:
+        caller.over = True
     if not isinstance(reply, Done):
         # The relay drives these for whoever can be asked live; the rest cannot be helped.
         raise RpcError(INVALID_REQUEST, "this call needs input that the client cannot give")

@@ -6,6 +6,7 @@ is the same on every channel; `serve` is the HTTP half (2026-07-28, transports).
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from typing import Final
@@ -39,7 +40,7 @@ from mcpgw.core.eras import (
     UNSUPPORTED_VERSION,
 )
 from mcpgw.core.sse import encode
-from mcpgw.front.exchange import Exchange, internal
+from mcpgw.front.exchange import Exchange, internal, strayed
 from mcpgw.model.calls import (
     NOTHING,
     Ask,
@@ -368,6 +369,8 @@ async def serve(exchange: Exchange, lifted: Lifted, handler: Handler, *, streams
             outcome = error
         except Exception as error:  # noqa: BLE001 - the boundary of a front request
             outcome = internal(error)
+        except asyncio.CancelledError as error:
+            outcome = strayed(error)
     exchange.on_gone = exchange.opener = None
     if outcome is None:
         outcome = exchange.verdict

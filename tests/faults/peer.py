@@ -171,32 +171,43 @@ def _tasks() -> set[asyncio.Task[object]]:
     return {task for task in tasks if "runner_task" not in str(task.get_coro())}
 
 
-def _sockets() -> int:
-    """How many this process has open, where the system tells; uvloop renews two of its own."""
+def _open() -> int:
+    """How many sockets and pipes this process has, where the system tells; uvloop renews some."""
     folder = Path("/proc/self/fd")
     if not folder.exists():
         return 0
     found = 0
     for name in os.listdir(folder):
         with suppress(OSError):
-            found += os.readlink(folder / name).startswith("socket:")
+            found += os.readlink(folder / name).startswith(("socket:", "pipe:"))
+    return found
+
+
+def children() -> set[int]:
+    """The processes that this one has started and not yet seen the end of, where /proc tells."""
+    found: set[int] = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(stat.read_bytes().rpartition(b") ")[2].split()[1]) == os.getpid():
+                found.add(int(stat.parent.name))
     return found
 
 
 @asynccontextmanager
 async def nothing_left() -> AsyncGenerator[None]:
-    """Fails when the block leaves a task or a socket behind."""
-    tasks, sockets = _tasks(), _sockets()
+    """Fails when the block leaves a task, a socket, a pipe or a child behind."""
+    tasks, held, born = _tasks(), _open(), children()
     yield
     until = asyncio.get_running_loop().time() + _SETTLING
-    while _tasks() - tasks or _sockets() > sockets:
+    while _tasks() - tasks or _open() > held or children() - born:
         # The loop closes sockets a turn after it said so, and tells nobody.
         await asyncio.sleep(0.001)
         if asyncio.get_running_loop().time() > until:
             break
     gc.collect()
     assert _tasks() - tasks == set()
-    assert _sockets() <= sockets
+    assert _open() <= held
+    assert children() - born == set()
 
 
 async def ask(
