@@ -103,9 +103,7 @@ async def _serve_fronts(
     def status() -> Mapping[str, object]:
         return _status(house, address=address, started=started)
 
-    app = front_app.App(
-        house.gateway, config=house.config, seal=house.vault, settings=settings, status=status
-    )
+    app = front_app.App(house.gateway, config=house.config, settings=settings, status=status)
     public = _Uvicorn(_uvicorn_config(app, options))
     private = _Uvicorn(_uvicorn_config(app, None))
     async with anyio.create_task_group() as tasks:

@@ -21,7 +21,7 @@ from mcpgw.core import wire
 from mcpgw.core.access import Access, Ladder, address
 from mcpgw.core.eras import INVALID_REQUEST, MODERN, PROTOCOL_VERSION, SUPPORTED
 from mcpgw.front import modern
-from mcpgw.front.auth import Auth, unauthorized, valid
+from mcpgw.front.auth import Auth, current, unauthorized, valid
 from mcpgw.front.exchange import Exchange, Gone, Receive, Refused, Scope, Send, internal
 from mcpgw.front.guard import ALLOWED_METHODS, Guard
 from mcpgw.front.http import Connection
@@ -31,7 +31,7 @@ from mcpgw.front.sse import MESSAGES, Sse
 from mcpgw.front.streamable import Streamable
 from mcpgw.model.calls import Done, RpcError
 from mcpgw.model.config import EVERYTHING, Endpoint, Principal, Snapshot
-from mcpgw.model.ports import Config, Handler, Seal
+from mcpgw.model.ports import Config, Handler
 
 BODY_LIMIT: Final = 4 * 1024 * 1024  # bytes of one request
 QUIET: Final = 15.0  # seconds of silence before a comment keeps a stream alive
@@ -75,7 +75,6 @@ class App:
         handler: Handler,
         *,
         config: Config,
-        seal: Seal,
         settings: Settings,
         status: Callable[[], Mapping[str, object]],
     ) -> None:
@@ -179,10 +178,11 @@ class App:
         elif path == "/status" and inside and exchange.method == "GET":
             await exchange.respond(200, msgspec.json.encode(self._status()))
         elif path in (MESSAGES, MESSAGES + "/"):
-            base = self._base(exchange, principal, snapshot, EVERYTHING, "sse")
             self._only(exchange, "POST")
             self._json_only(exchange)
-            await self._sse.post(exchange, base, limit=self._settings.body_limit)
+            body = await exchange.body(self._settings.body_limit)
+            base = self._base(exchange, principal, snapshot, EVERYTHING, "sse")
+            await self._sse.post(exchange, base, body)
         else:
             await self._routed(exchange, principal, snapshot, inside=inside)
 
@@ -369,6 +369,12 @@ class App:
         endpoint: Endpoint,
         transport: str,
     ) -> Base:
+        if (newest := self._config.snapshot) is not snapshot:
+            # It changed while the request arrived, which its sender can draw out.
+            found = current(principal, newest, time.time())
+            if found is None:
+                raise unauthorized("the key is no longer valid")
+            principal, snapshot = found, newest
         # Our own programs at the door do not know the tools, so they mirror no arguments.
         mirrored = transport == "http"
         return Base(principal, snapshot, endpoint, transport, exchange.headers, mirrored=mirrored)

@@ -87,10 +87,15 @@ def expired(principal: Principal, now: float) -> bool:
 
 def valid(principal: Principal, snapshot: Snapshot, now: float) -> bool:
     """Whether one who was let in still may be here."""
+    return current(principal, snapshot, now) is not None
+
+
+def current(principal: Principal, snapshot: Snapshot, now: float) -> Principal | None:
+    """One who was let in, as the snapshot has them; None when they may no longer be here."""
     if principal.kind != "key":
-        return True
-    current = snapshot.principals.get(principal.id)
-    return current is not None and not expired(current, now)
+        return principal
+    found = snapshot.principals.get(principal.id)
+    return None if found is None or expired(found, now) else found
 
 
 def _secret(sent: str) -> str | None:

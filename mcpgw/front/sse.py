@@ -67,7 +67,7 @@ class Sse:
             self._sessions.end(channel)
         await exchange.end()
 
-    async def post(self, exchange: Exchange, base: Base, *, limit: int) -> None:
+    async def post(self, exchange: Exchange, base: Base, body: bytes) -> None:
         """One message of the client. The answer goes out on the stream. Raises Refused."""
         query = parse_qsl(exchange.scope["query_string"].decode("latin-1"))
         ids = [value for name, value in query if name in ("session_id", "sessionId")]
@@ -84,7 +84,6 @@ class Sse:
         )
         if channel is None:
             raise Refused(404, RpcError(INVALID_REQUEST, "no such session; open the stream again"))
-        body = await exchange.body(limit)
         message = None if wire.is_batch(body) else wire.parse(body)
         base = Base(
             base.principal,

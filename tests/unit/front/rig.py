@@ -21,7 +21,7 @@ from mcpgw.front.app import App, Settings
 from mcpgw.front.http import Connection
 from mcpgw.model.config import Target
 from mcpgw.model.ports import Handler
-from tests.doubles import PATIENCE, FixedConfig, PlainSeal, key, server, snapshot
+from tests.doubles import PATIENCE, FixedConfig, key, server, snapshot
 
 ALICE = key("alice", Target("*"))
 BOB = key("bob", Target("id-github"))
@@ -225,7 +225,6 @@ async def front(
     app = App(
         handler,
         config=config,
-        seal=PlainSeal(),
         settings=Settings(**chosen),
         status=lambda: {"pid": 1},
     )

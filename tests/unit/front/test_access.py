@@ -290,6 +290,31 @@ async def test_a_slow_request_is_given_up(part: str) -> None:
         assert await peer.closed()
 
 
+@pytest.mark.parametrize("stays", [True, False])
+async def test_a_request_is_served_under_the_rights_of_its_last_byte(*, stays: bool) -> None:
+    handler = listing()
+    narrowed = key("alice", Target("id-github", "tool", "x"))
+    async with front(handler) as here:
+        peer = await here.peer()
+        whole = peer.request_bytes("POST", "/mcp", BODY, mirrored(BODY))
+        await peer.stream.send(whole[:-5])
+        live = here.app._live  # pyright: ignore[reportPrivateUsage]
+        with anyio.fail_after(5):
+            while not any(one.principal for one in live):  # noqa: ASYNC110 - nothing tells it
+                await anyio.sleep(0.01)
+        new = snapshot(server("github"), principals=(narrowed,) if stays else (), generation=2)
+        here.config.swap(new)
+        await peer.stream.send(whole[-5:])
+        answer = await peer.response()
+    if stays:
+        assert answer.status == 200
+        (call,) = handler.calls
+        assert (call.ctx.principal, call.ctx.snapshot) == (narrowed, new)
+    else:
+        assert answer.status == 401
+        assert not handler.calls
+
+
 async def test_a_request_in_time_may_take_its_time_to_answer() -> None:
     async def slow(*_: object) -> Done:
         await anyio.sleep(0.5)
