@@ -16,7 +16,8 @@ import anyio
 import anyio.abc
 
 from mcpgw.core import outbound, wire
-from mcpgw.core.eras import ASK_CAPABILITY
+from mcpgw.core.catalog import LISTS
+from mcpgw.core.eras import ASK_CAPABILITY, CLIENT_ASKS
 from mcpgw.core.handshake import has
 from mcpgw.model.calls import (
     Call,
@@ -187,8 +188,15 @@ class Board:
         return self._entries.get(token) if isinstance(token, int) else None
 
     def alone(self) -> Entry | None:
-        """The one call in flight; None when there are others or none."""
-        return next(iter(self._entries.values())) if len(self._entries) == 1 else None
+        """The one call in flight; None when there are others or none.
+
+        Lists do not count: the gateway fetches them, at any time, and nobody is behind them.
+        """
+        if len(self._entries) == 1:
+            (found,) = self._entries.values()
+            return None if found.call.method in LISTS else found
+        calls = [entry for entry in self._entries.values() if entry.call.method not in LISTS]
+        return calls[0] if len(calls) == 1 else None
 
     def listen(self, kept: JsonObject) -> Listener:
         listener = Listener(self._server, kept)
@@ -328,15 +336,33 @@ class Hearing:
             note = outbound.note(message.method, message.params)
             if isinstance(note, Progress):
                 self._progressed(message, note)
-            elif not isinstance(note, Log):  # whose log message it is cannot be told
+            elif isinstance(note, Log):
+                self._logged(note)
+            else:
                 self._board.publish(note)
 
     def _progressed(self, message: wire.Notification, note: Progress) -> None:
         """Progress of a call belongs on the call's stream, but not every server knows that."""
         entry = self._board.of(outbound.progress_token(message.params))
-        if entry is None or not wants(entry.call, note) or self._tasks is None:
+        if entry is not None and wants(entry.call, note):
+            entry.patience.more()
+            self._bring(entry, note)
+
+    def _logged(self, note: Log) -> None:
+        """A log message that is on no call's stream, as many servers send them all.
+
+        On a link that is one caller's alone it belongs to the only call in flight; else nobody
+        can tell whose it is, and it is dropped.
+        """
+        if any(map(self._home.declares, CLIENT_ASKS)):
+            entry = self._board.alone()
+            if entry is not None and wants(entry.call, note):
+                self._bring(entry, note)
+
+    def _bring(self, entry: Entry, note: Note) -> None:
+        """Let a call's caller be told; at most INBOX notes wait for it."""
+        if self._tasks is None:
             return
-        entry.patience.more()
         if entry.inbox:
             if len(entry.inbox) < INBOX:
                 entry.inbox.append(note)

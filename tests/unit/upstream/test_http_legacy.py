@@ -830,6 +830,75 @@ async def test_a_question_outside_of_calls_is_the_only_calls() -> None:
     assert plain(reply.result["content"]) == [{"action": "accept"}]
 
 
+def log_stream(begun: anyio.Event) -> Script:
+    """A server that logs on its GET stream alone, once a call has begun, and then pings."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.stream()
+        await begun.wait()
+        await exchange.note("notifications/message", level="debug", data="quiet")
+        await exchange.note("notifications/message", level="error", data="loud")
+        await exchange.event({"jsonrpc": "2.0", "id": 1, "method": "ping"})
+        await exchange.gone()
+
+    return script
+
+
+@pytest.mark.parametrize("private", [True, False])
+async def test_a_log_message_outside_of_calls_is_the_only_calls(private: bool) -> None:
+    """On a link that is one caller's alone. The gateway's own lists are no call of anybody."""
+
+    async def script(exchange: Exchange) -> None:
+        called.set()
+        await done.wait()
+        await exchange.result(content=[])
+
+    async def lists(exchange: Exchange) -> None:
+        await called.wait()
+        begun.set()
+        await done.wait()
+        await exchange.result(tools=[])
+
+    called, begun, done = anyio.Event(), anyio.Event(), anyio.Event()
+    app = LegacyServer(GET=log_stream(begun), tool=script)
+    app.scripts["tools/list"] = lists
+    caller, fetching = Recorder(), Recorder()
+    asked = calling("tool", log_level="info")
+    fetched = Call("tools/list", {}, context(snapshot(), log_level="info"))
+    async with (
+        ran(app, capabilities=CAN if private else {}) as up,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(up.link.handle, asked, caller)
+        tasks.start_soon(up.link.handle, fetched, fetching)
+        if private:
+            assert await caller.noted(1) == [Log("error", obj(level="error", data="loud"))]
+        await app.answered(1)
+        done.set()
+    assert len(caller.notes) == int(private)
+    assert fetching.notes == []
+
+
+async def test_of_two_calls_nobody_can_tell_whose_a_stray_log_message_is() -> None:
+    async def script(exchange: Exchange) -> None:
+        calls.append(exchange)
+        if len(calls) == 2:
+            begun.set()
+        await done.wait()
+        await exchange.result(content=[])
+
+    calls: list[Exchange] = []
+    begun, done = anyio.Event(), anyio.Event()
+    app = LegacyServer(GET=log_stream(begun), tool=script)
+    callers = [Recorder(), Recorder()]
+    async with ran(app, capabilities=CAN) as up, anyio.create_task_group() as tasks:
+        for caller in callers:
+            tasks.start_soon(up.link.handle, calling("tool", log_level="info"), caller)
+        await app.answered(1)
+        done.set()
+    assert [caller.notes for caller in callers] == [[], []]
+
+
 async def test_progress_that_strays_finds_its_call() -> None:
     async def get(exchange: Exchange) -> None:
         await exchange.stream()
