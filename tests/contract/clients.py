@@ -18,7 +18,9 @@ from typing import Any, TypeAlias
 import httpx2
 
 from mcpgw.core.sse import Decoder
-from mcpgw.daemon.reach import stdio
+from mcpgw.daemon.door import door_path
+from mcpgw.daemon.pipe import Pipe
+from mcpgw.front.stdio import opened
 from tests.servers.era import fields
 
 Json: TypeAlias = dict[str, Any]
@@ -549,7 +551,7 @@ class LegacySse(Legacy):
 
 
 class Pipes:
-    """The gateway's stdio front as `mcpgw stdio --key KEY` runs it, on two pipes."""
+    """What `mcpgw stdio --key KEY` runs beside a daemon, on two pipes."""
 
     def __init__(self, store: Path, key: str) -> None:
         self._store = store
@@ -569,7 +571,9 @@ class Pipes:
         self._sink = ours_out
 
     async def _serve(self, stdin: int, stdout: int) -> None:
-        await stdio(self._store, key=self._key, stdin=stdin, stdout=stdout)
+        door = await asyncio.to_thread(door_path, self._store)
+        with opened(stdin, stdout) as lines:
+            await Pipe(door, self._key, lines).run()
 
     def send(self, message: Json) -> None:
         os.write(self._sink, json.dumps(message).encode() + b"\n")

@@ -49,16 +49,12 @@ class Side:
 
 CLIENTS = (
     *(Side(revision, "http") for revision in REVISIONS[1:]),
-    *(Side(revision, "sse") for revision in ("2024-11-05", "2025-11-25")),
-    *(Side(revision, "stdio") for revision in ("2024-11-05", "2025-11-25", "2026-07-28")),
-)
-"""Every revision over the transport it came with, and the others where they differ to a gateway."""
-
-SERVERS = (
-    *(Side(revision, "http") for revision in REVISIONS[1:]),
-    *(Side(revision, "sse") for revision in ("2024-11-05", "2025-11-25")),
+    *(Side(revision, "sse") for revision in REVISIONS[:-1]),
     *(Side(revision, "stdio") for revision in REVISIONS),
 )
+SERVERS = CLIENTS
+"""Every revision over every transport it has; the event stream ended with 2025-11-25, where it was
+kept for the sake of older peers."""
 
 
 class Journal(era.Journal):
