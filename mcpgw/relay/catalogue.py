@@ -121,6 +121,7 @@ class Catalogue:
         self._links = links
         self._changed = changed
         self._listings: OrderedDict[tuple[str, str, str], Listing] = OrderedDict()
+        self._latest: dict[tuple[str, str], Listing] = {}  # by server and list, of any scope
         self._infos: dict[str, LinkInfo] = {}
         self._versions: Iterator[int] = count(1)
         self._late: set[str] = set()  # servers that somebody waited for in vain, of any scope
@@ -240,6 +241,8 @@ class Catalogue:
     def _drop(self, key: tuple[str, str, str]) -> None:
         listing = self._listings.pop(key)
         listing.gone = True
+        if self._latest.get((key[0], key[2])) is listing:
+            del self._latest[key[0], key[2]]
         if listing.task is not None:
             listing.task.cancel()
 
@@ -337,13 +340,25 @@ class Catalogue:
             _log.warning('an entry of "%s" is left out: %s', server.name, warning)
         if (more := len(warnings) - MAX_WARNINGS) > 0:
             _log.warning('%d more entries of "%s" are left out', more, server.name)
-        listing.entries = tuple(found)
-        listing.names = {entry.public: entry for entry in found}
-        listing.natives = {entry.native: entry for entry in found}
+        self._fill(listing, tuple(found))
         listing.version = next(self._versions)
         if listing.owed:
             listing.owed = False
             self._changed(server.id, listing.scope, kind.note)
+
+    def _fill(self, listing: Listing, entries: tuple[Entry, ...]) -> None:
+        """Give a listing its entries. Scopes that see the same share them: there may be many."""
+        key = (listing.server.id, listing.kind.method)
+        other = self._latest.get(key)
+        if other is not None and other.entries == entries:
+            listing.entries = other.entries
+            listing.names, listing.natives = other.names, other.natives
+        else:
+            listing.entries = entries
+            listing.names = {entry.public: entry for entry in entries}
+            listing.natives = {entry.native: entry for entry in entries}
+        if not listing.gone:
+            self._latest[key] = listing
 
     def _failed(self, listing: Listing, error: RpcError) -> None:
         was_shown, known = listing.shown, listing.error is not None

@@ -595,3 +595,25 @@ async def test_what_else_a_server_says_with_a_list_is_kept_at_its_own_address() 
         merged = await house.handle(call("tools/list", context(snapshot(A))), Recorder())
         assert isinstance(merged, Done)
         assert set(merged.result) == {"tools", "ttlMs", "cacheScope"}
+
+
+async def test_sessions_that_see_the_same_share_what_is_kept() -> None:
+    async def answer(asked: Call, _: Caller) -> Reply:
+        own = [tool("own")] if asked.ctx.session == "s3" else []
+        return Done(obj(tools=[tool("x"), *own], ttlMs=60_000))
+
+    one = server("a", isolate="session")
+    config = snapshot(one)
+    async with running({"a": ScriptedLink({"tools/list": answer})}) as house:
+        for session in ("s1", "s2", "s3"):
+            await listed(house, context(config, session=session))
+        kept = house.gateway._catalogue  # pyright: ignore[reportPrivateUsage]
+        first, second, third = (
+            kept.listing(one, f"session:{session}", catalog.TOOLS) for session in ("s1", "s2", "s3")
+        )
+        assert second.entries is first.entries
+        assert second.names is first.names
+        assert second.version != first.version
+        assert [entry.native for entry in third.entries] == ["x", "own"]
+        house.gateway.changed(config, snapshot(generation=2))
+        assert not kept._latest  # pyright: ignore[reportPrivateUsage]
