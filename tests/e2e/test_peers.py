@@ -56,7 +56,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Generator[Setting]:
     house = House(tmp_path_factory.mktemp("peers"))
     node, python = peers.node(), peers.python_servers()
     _contents(house.folder, python.git)
-    with _everything(node) as url:
+    with everything(node) as url:
         add = ("server", "add")
         house.done(*add, "everything", "--", *node.server("everything"))
         house.done(*add, "everything-http", "--url", url)
@@ -83,12 +83,12 @@ def _contents(folder: Path, git: str) -> None:
 
 
 @contextlib.contextmanager
-def _everything(node: peers.Node) -> Generator[str]:
+def everything(node: peers.Node, **environment: str) -> Generator[str]:
     """server-everything over Streamable HTTP; its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {**os.environ, "PORT": str(port)}
+    env = {**os.environ, **environment, "PORT": str(port)}
     command = [*node.server("everything"), "streamableHttp"]
     with child(command, "MCP Streamable HTTP Server listening", env=env):
         yield f"http://127.0.0.1:{port}/mcp"
