@@ -2,12 +2,13 @@
 
 The channel is HTTP+SSE at the private door: each line of the client is posted, each event of the
 stream is a line to it. So the daemon itself serves whatever the client speaks. When the daemon
-goes, what was asked is answered with an error; when it is back, a handshake client's `initialize`
-is said again in its place, and it goes on.
+goes, what was asked is answered with an error; when it is back, what a handshake client said that
+lasts (`initialize`, its log level, its subscriptions) is said again in its place, and it goes on.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from pathlib import Path
 from typing import Final
@@ -26,7 +27,12 @@ from mcpgw.upstream.http_calls import EVENTS, JSON, Events
 OPEN_WAIT: Final = 10.0  # seconds for the daemon to open a channel
 POST_WAIT: Final = 60.0  # seconds for it to take one message
 SILENCE: Final = 120.0  # seconds without a sign of life; the daemon gives one every 15
+RETURN: Final = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds between looks whether the daemon is back
+MAX_KEPT: Final = 1001  # requests that are said again: as many as a session may subscribe, and one
 _ENDLESS: Final = frozenset({"subscriptions/listen"})
+_LEVEL: Final = "logging/setLevel"
+_SUBSCRIBE: Final = "resources/subscribe"
+_UNSUBSCRIBE: Final = "resources/unsubscribe"
 _READY: Final = wire.notification("notifications/initialized", {})
 
 _log = logging.getLogger("mcpgw.daemon")
@@ -43,8 +49,12 @@ class Pipe:
         self._place: str | None = None  # where to post; None without a channel
         self._open: dict[int | str, wire.Request] = {}  # what is not answered yet
         self._settled = anyio.Event()
+        self._opening = anyio.Lock()
+        self._greeted: tuple[int | str, anyio.Event] | None = None  # an `initialize` under way
         self._hello: bytes | None = None  # the client's own `initialize`
-        self._muted: int | str | None = None  # an answer that the client has had before
+        self._kept: dict[tuple[str, bytes], wire.Request] = {}  # what else lasts, by its subject
+        self._muted: set[int | str] = set()  # answers that the client has had before
+        self._again = itertools.count(1)
 
     async def run(self) -> None:
         """Until the input ends, and what it asked is answered or DRAIN is over."""
@@ -73,9 +83,14 @@ class Pipe:
             self._open[wire.id_key(request.id)] = request
             if begins(line):
                 self._hello = line
-        if not await self._post(line) and request is not None:
-            self._open.pop(wire.id_key(request.id), None)
-            await self._failed(request)
+            else:
+                self._keep(request)
+        hello = request if request is not None and begins(line) else None
+        posted = await (self._post(line) if hello is None else self._greet(line, hello))
+        untold = None if request is None else self._open.get(wire.id_key(request.id))
+        if not posted and untold is not None:  # else it was told with all that was left unanswered
+            del self._open[wire.id_key(untold.id)]
+            await self._failed(untold)
 
     def _forget(self, line: bytes) -> None:
         """A cancelled request is not answered (2025-11-25, cancellation)."""
@@ -86,21 +101,61 @@ class Pipe:
         except (wire.BadMessage, ValueError):
             return  # the daemon judges it
 
+    async def _greet(self, line: bytes, hello: wire.Request) -> bool:
+        """Post an `initialize` and wait for its answer: what comes behind it needs the session."""
+        id, answered = wire.id_key(hello.id), anyio.Event()
+        self._greeted = (id, answered)
+        if not await self._post(line):
+            return False
+        with anyio.move_on_after(POST_WAIT):
+            await answered.wait()
+        return self._place is not None
+
+    def _keep(self, request: wire.Request) -> None:
+        """Remember what a session goes on resting on."""
+        if request.method == _LEVEL:
+            self._kept[_LEVEL, b""] = request
+        elif request.method in (_SUBSCRIBE, _UNSUBSCRIBE) and "uri" in request.params:
+            subject = (_SUBSCRIBE, bytes(request.params["uri"]))
+            if request.method == _UNSUBSCRIBE:
+                self._kept.pop(subject, None)
+            elif len(self._kept) < MAX_KEPT:
+                self._kept[subject] = request
+
     async def _reopened(self, tasks: anyio.abc.TaskGroup) -> bool:
         """A channel, and on it the session that the client takes for granted."""
-        old, self._client = self._client, Client("http://localhost", unix=self._door)
-        await old.aclose()  # kept connections to a daemon that has gone
-        opened = anyio.Event()
-        tasks.start_soon(self._follow, opened)
-        with anyio.move_on_after(OPEN_WAIT):
-            await opened.wait()
-        if self._place is None:
-            return False
+        async with self._opening:
+            if self._place is not None:
+                return True
+            old, self._client = self._client, Client("http://localhost", unix=self._door)
+            await old.aclose()  # kept connections to a daemon that has gone
+            opened = anyio.Event()
+            tasks.start_soon(self._follow, opened, tasks)
+            with anyio.move_on_after(OPEN_WAIT):
+                await opened.wait()
+            return self._place is not None and await self._resaid()
+
+    async def _resaid(self) -> bool:
+        """Say again what the client said that lasts; it has had the answers."""
         hello = None if self._hello is None else _request(self._hello)
-        if hello is not None and self._hello is not None:
-            self._muted = wire.id_key(hello.id)
-            return await self._post(self._hello) and await self._post(_READY)
+        if hello is None or self._hello is None:
+            return True
+        self._muted = {wire.id_key(hello.id)}
+        if not (await self._greet(self._hello, hello) and await self._post(_READY)):
+            return False
+        for request in tuple(self._kept.values()):
+            id = f"mcpgw-again-{next(self._again)}"
+            self._muted.add(id)
+            if not await self._post(wire.request(id, request.method, request.params)):
+                return False
         return True
+
+    async def _return(self, tasks: anyio.abc.TaskGroup) -> None:
+        """A client that only listens says nothing, and still wants to hear."""
+        for pause in itertools.chain(RETURN, itertools.repeat(RETURN[-1])):
+            await anyio.sleep(pause)
+            if self._place is not None or await self._reopened(tasks):
+                return
 
     async def _post(self, message: bytes) -> bool:
         """Whether the daemon took the message, or has said why not."""
@@ -126,20 +181,24 @@ class Pipe:
         """The daemon looked at the message and said no."""
         request = _request(message)
         if request is not None:
-            self._open.pop(wire.id_key(request.id), None)
-            await self._lines.send(wire.error(request.id, _error(body)))
+            await self._told(wire.error(request.id, _error(body)))
         elif b'"error"' in body:
             await self._lines.send(body)
 
-    async def _follow(self, opened: anyio.Event) -> None:
+    async def _follow(self, opened: anyio.Event, tasks: anyio.abc.TaskGroup) -> None:
         """One channel, from its opening to its end."""
         try:
             await self._listen(opened)
         except HttpError as error:
-            _log.warning("the daemon opens no channel: %s", error.message)
+            level = logging.INFO if self._place is None else logging.WARNING
+            _log.log(level, "the daemon keeps no channel open: %s", error.message)
         finally:
-            self._place = None
+            was, self._place = self._place, None
             opened.set()
+            if self._greeted is not None:
+                self._greeted[1].set()
+        if was is not None and self._hello is not None:
+            tasks.start_soon(self._return, tasks)
         lost, self._open = self._open, {}
         for request in lost.values():
             await self._failed(request)
@@ -166,8 +225,10 @@ class Pipe:
         if answered is not None:
             self._open.pop(answered, None)
             self._settled.set()
-            if answered == self._muted:
-                self._muted = None
+            if self._greeted is not None and self._greeted[0] == answered:
+                self._greeted[1].set()
+            if answered in self._muted:
+                self._muted.discard(answered)
                 return
         await self._lines.send(message)
 

@@ -14,9 +14,10 @@ import anyio
 import pytest
 from msgspec import Raw
 
+from mcpgw.core import wire
 from mcpgw.daemon.pipe import Pipe
 from mcpgw.front.stdio import opened
-from mcpgw.model.calls import Ask, Call, Done, Reply
+from mcpgw.model.calls import Ask, Call, Done, Listening, Reply, ResourceUpdated
 from mcpgw.model.ports import Caller
 from tests.doubles import PATIENCE, ScriptedLink, obj, plain
 from tests.unit.front.rig import front, modern
@@ -144,6 +145,72 @@ async def test_the_end_of_input_waits_for_answers_and_not_for_what_was_cancelled
         await handler.dropped()
         release.set()
         assert (await client.next())["id"] == 2
+
+
+async def test_a_script_that_does_not_wait_for_the_handshake(tmp_path: Path) -> None:
+    handler = answering()
+    ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+
+    async def slowly(call: Call, caller: Caller) -> Reply:
+        await anyio.sleep(0.1)
+        return Done(obj(capabilities={"tools": {}}, supportedVersions=[]))
+
+    handler.answers["server/discover"] = slowly
+    handler.answers["tools/call"] = Done(obj(content=[]))
+    async with front(handler, door=str(tmp_path / "d")), piped(tmp_path / "d") as client:
+        client.send(HELLO, ready, request(2))
+        assert (await client.next())["result"]["protocolVersion"] == "2025-11-25"
+        assert "result" in await client.next()
+
+
+async def test_what_lasts_is_said_again_and_heard_without_a_word(tmp_path: Path) -> None:
+    door = tmp_path / "d"
+    has = {"resources": {"subscribe": True, "listChanged": True}, "logging": {}}
+    listened: list[Any] = []
+
+    async def listen(call: Call, caller: Caller) -> Reply:
+        wanted = plain(call.params["notifications"])
+        listened.append(wanted)
+        await caller.tell(Listening(wire.members(call.params["notifications"])))
+        for uri in wanted.get("resourceSubscriptions", ()):
+            await caller.tell(ResourceUpdated(uri, obj(uri=uri)))
+        await anyio.sleep_forever()
+        return Done(obj())
+
+    def daemon() -> ScriptedLink:
+        handler = answering()
+        handler.answers["server/discover"] = Done(obj(capabilities=has, supportedVersions=[]))
+        handler.answers["subscriptions/listen"] = listen
+        handler.answers["tools/call"] = Done(obj(content=[]))
+        return handler
+
+    async with piped(door) as client:
+        async with front(daemon(), door=str(door)):
+            client.send(HELLO)
+            await client.next()
+            for id, method, params in (
+                (2, "resources/subscribe", {"uri": "x:1"}),
+                (3, "resources/subscribe", {"uri": "x:2"}),
+                (4, "resources/unsubscribe", {"uri": "x:2"}),
+                (5, "logging/setLevel", {"level": "debug"}),
+            ):
+                client.send({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+                while (await client.next()).get("id") != id:
+                    pass
+        door.unlink()
+        listened.clear()
+        second = daemon()
+        async with front(second, door=str(door)):
+            told = await client.next()
+            assert (told["method"], told["params"]["uri"]) == (
+                "notifications/resources/updated",
+                "x:1",
+            )
+            assert listened[-1]["resourceSubscriptions"] == ["x:1"]
+            client.send(request(6))
+            while (await client.next()).get("id") != 6:
+                pass
+            assert second.of("tools/call")[-1].ctx.log_level == "debug"
 
 
 async def test_a_daemon_that_comes_back_is_told_of_the_session_again(tmp_path: Path) -> None:
