@@ -221,8 +221,10 @@ class Parking:
     async def _wait(self, run: _Run, caller: Caller, bind: bytes, server: str) -> Reply:
         try:
             reply = await run.outcome(caller)
-        except anyio.get_cancelled_exc_class():
-            run.scope.cancel()  # the client hung up, which cancels (2026-07-28, cancellation)
+        except BaseException:
+            # The client hung up, which cancels (2026-07-28, cancellation), or cannot be told; a
+            # call that has ended does not mind.
+            run.scope.cancel()
             raise
         return self._park(run, bind, server) if reply is None else reply
 

@@ -26,6 +26,7 @@ from mcpgw.model.calls import (
     Context,
     Done,
     NeedInput,
+    Note,
     Progress,
     Reply,
     RpcError,
@@ -433,6 +434,36 @@ async def test_a_legacy_server_may_ask_only_what_was_declared() -> None:
         asked = tool_call(retrying(capabilities=obj(elicitation={})))
         error = await error_of(house, asked, Recorder(AskMode.RETRY))
         assert error.code == MISSING_CAPABILITY
+
+
+async def test_a_client_that_cannot_be_told_cancels_the_upstream_call() -> None:
+    parked, told = anyio.Event(), anyio.Event()
+
+    class Broken(Recorder):
+        async def tell(self, note: Note) -> None:
+            raise RuntimeError("broken")
+
+    async def works(asked: Call, caller: Caller) -> Reply:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(caller.ask, FORM)
+            await parked.wait()
+            await caller.tell(Progress(obj(progress=1)))
+            told.set()
+            await anyio.sleep_forever()
+        raise AssertionError
+
+    link = full_link(tools=["t"], answers={"tools/call": works}, info=info(modern=False))
+    async with running({"a": link}) as house:
+        asked = tool_call(retrying())
+        needs = await house.handle(asked, Recorder(AskMode.RETRY))
+        assert isinstance(needs, NeedInput)
+        parked.set()
+        with anyio.fail_after(5):
+            await told.wait()
+        with pytest.raises(RuntimeError):
+            await house.handle(retry(asked, needs.state), Broken(AskMode.RETRY))
+        assert len(await link.dropped()) == 1
+        await _given_back(house)
 
 
 async def test_a_client_that_hangs_up_cancels_the_upstream_call() -> None:
