@@ -256,14 +256,18 @@ async def withdraw(cell: Cell) -> None:
         assert params["systemPrompt"] == cell.tag
         journal.pass_on(cell.tag)
         await journal.wait("withdrawn", tag=cell.tag)
-        if not client.modern:
+        if client.modern:
+            journal.pass_on(f"{cell.tag} end")
+        else:
             await asyncio.sleep(PATIENCE)  # until the gateway withdraws the question
         return {}
 
     client.answer = answer
-    assert text(await client.call("withdraw", tag=cell.tag)) == f"withdrawn {cell.tag}"
+    calling = asyncio.ensure_future(client.call("withdraw", tag=cell.tag))
     if not client.modern:
         await client.was_withdrawn()
+        journal.pass_on(f"{cell.tag} end")
+    assert text(await calling) == f"withdrawn {cell.tag}"
 
 
 # ---------------------------------------------------------------- questions to the client

@@ -480,6 +480,7 @@ class Legacy(Server):
         asking.cancel()
         await request.note("notifications/cancelled", requestId=id, reason="found out")
         self.tell("withdrawn", tag=tag)
+        await self.journal.gate(f"{tag} end")  # the call goes on, so that only the note can tell
         return text(f"withdrawn {tag}")
 
     async def tool_urls(self, request: Request, tag: str) -> Json:
