@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 from msgspec import Struct
 
 from mcpgw.daemon.filed import Filed, filed
@@ -44,6 +45,7 @@ class LiveConfig:
     def __init__(self, store: Store, secrets: Resolver) -> None:
         self._store = store
         self._secrets = secrets
+        self._renewing = anyio.Lock()
         self._seen = store.data_version()
         self._changed: list[Callable[[Snapshot, Snapshot], None]] = []
         self.snapshot = build(store, secrets, now=time.time())
@@ -58,7 +60,7 @@ class LiveConfig:
         """Swap the snapshot now if the configuration is another one."""
         try:
             if self._store.generation() != self.snapshot.generation:
-                self._swap(build(self._store, self._secrets, now=time.time()))
+                await self._renew()
         except GatewayError as error:
             _log.error("the store cannot be read, so its changes wait: %s", error.what)
 
@@ -76,10 +78,18 @@ class LiveConfig:
                 if self.snapshot.unusable and time.monotonic() - looked >= RETRY_UNUSABLE:
                     stale, looked = True, time.monotonic()
                 if stale:
-                    self._swap(build(self._store, self._secrets, now=time.time()))
+                    await self._renew()
             except GatewayError as error:
                 # The last good configuration goes on serving: broken never means allow more.
                 _log.error("the store cannot be read, so its changes wait: %s", error.what)
+
+    async def _renew(self) -> None:
+        """Build in a thread, with a connection and secrets of its own: calls go on meanwhile."""
+        async with self._renewing:
+            secrets = self._secrets.anew()
+            new = await anyio.to_thread.run_sync(_build, self._store.path, secrets)
+            self._secrets.adopt(secrets)
+            self._swap(new)
 
     def _swap(self, new: Snapshot) -> None:
         old, self.snapshot = self.snapshot, new
@@ -88,6 +98,11 @@ class LiveConfig:
                 _log.warning("a server cannot be used: %s", reason)
         for changed in tuple(self._changed):
             changed(old, new)
+
+
+def _build(path: Path, secrets: Resolver) -> Snapshot:
+    with Store.open(path, create=False) as store:
+        return build(store, secrets, now=time.time())
 
 
 class Assembly(Struct):

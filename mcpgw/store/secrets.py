@@ -75,6 +75,14 @@ class Resolver:
             exit=Exit.DENIED,
         )
 
+    def anew(self) -> Resolver:
+        """One that has looked nothing up yet, for another thread."""
+        return Resolver(self._vault, clock=self._clock)
+
+    def adopt(self, other: Resolver) -> None:
+        """Go on with what `other` has looked up, and look up the rest again."""
+        self._held, self._files = other._held, other._files
+
     def refresh(self) -> None:
         """Look everything up again when it is next needed."""
         self._held.clear()
