@@ -27,9 +27,9 @@ SCHEMA_VERSION: Final = 2
 APPLICATION_ID: Final = 0x6D636777  # as schema.APPLICATION_ID, without its import; a test compares
 BUSY_WAIT: Final = 10.0  # seconds to queue behind another writer; none writes for longer than ~3 s
 WAL_PAUSE: Final = 0.02  # seconds between tries to switch a new store to WAL
+SHORTEST: Final = 512  # bytes of a page, and so of a database
 OLDEST_SQLITE: Final = (3, 37, 0)  # STRICT tables
 
-_MAGIC = b"SQLite format 3\0"
 _PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA trusted_schema = OFF",
@@ -252,10 +252,11 @@ def _prepare(path: Path, *, create: bool) -> None:
             code="not_a_store",
             exit=Exit.USAGE,
         )
-    with path.open("rb") as file:
-        head = file.read(len(_MAGIC))
-    # SQLite takes an empty file for a new database, and so do we: it holds nothing to lose.
-    if head and head != _MAGIC:
+    # What the file holds is left to SQLite. To open it here and close it would drop the locks of
+    # every connection that this process has to it, and another process would delete the WAL.
+    # SQLite takes an empty file for a new database, and so do we: it holds nothing to lose. It takes
+    # what is too short as well, and we do not.
+    if 0 < found.st_size < SHORTEST:
         raise _not_a_database(path)
     if os.name == "posix" and stat.S_IMODE(found.st_mode) & 0o077:
         with suppress(OSError):  # another user's file, or a read-only file system

@@ -498,3 +498,21 @@ def test_opening_a_store_imports_nothing_heavy(path: Path) -> None:
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_second_store_in_one_process_leaves_the_locks_of_the_first(path: Path) -> None:
+    wal = path.with_name(path.name + "-wal")
+    with Store.open(path) as first, Store.open(path) as second:
+        with first.change() as connection:
+            connection.execute("INSERT INTO settings (name, value) VALUES ('a', '1')")
+        # The last connection of all deletes the WAL when it is closed; this one is not the last.
+        code = (
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); "
+            "c.execute('SELECT * FROM settings'); c.close()"
+        )
+        subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=60)
+        assert wal.exists()
+        with second.change() as connection:
+            connection.execute("INSERT INTO settings (name, value) VALUES ('b', '2')")
+        rows = first.query("SELECT value FROM settings WHERE name = 'b'")
+        assert [row[0] for row in rows] == ["2"]
