@@ -8,14 +8,13 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 from msgspec import Struct
 
-from mcpgw.daemon.filed import Filed, filed
 from mcpgw.errors import GatewayError
 from mcpgw.model.calls import Note
 from mcpgw.model.config import Snapshot
@@ -25,6 +24,9 @@ from mcpgw.store.secrets import Resolver
 from mcpgw.store.snapshot import build
 from mcpgw.store.vault import Vault
 from mcpgw.upstream.pool import Pool
+
+if TYPE_CHECKING:
+    from mcpgw.daemon.filed import Filed
 
 POLL = 0.25  # seconds between looks at the store; a change takes effect within half a second
 RETRY_UNUSABLE = 2.0  # seconds between looks at references that resolved to nothing
@@ -120,7 +122,11 @@ class Assembly(Struct):
 async def assembled(path: Path, *, file: Path | None = None) -> AsyncGenerator[Assembly]:
     """Open the store and run a gateway over it until the block ends. file: it fills the store."""
     with ExitStack() as opened:
-        source = None if file is None else opened.enter_context(filed(file, path))
+        source = None
+        if file is not None:
+            from mcpgw.daemon.filed import filed  # noqa: PLC0415 - 25 ms, not needed without one
+
+            source = opened.enter_context(filed(file, path))
         store = opened.enter_context(Store.open(path))
         vault = Vault(store) if source is None else source.vault
         secrets = Resolver(vault)

@@ -254,8 +254,8 @@ def _prepare(path: Path, *, create: bool) -> None:
         )
     # What the file holds is left to SQLite. To open it here and close it would drop the locks of
     # every connection that this process has to it, and another process would delete the WAL.
-    # SQLite takes an empty file for a new database, and so do we: it holds nothing to lose. It takes
-    # what is too short as well, and we do not.
+    # SQLite takes an empty file for a new database, and so do we: it holds nothing to lose. It
+    # takes what is too short as well, and we do not.
     if 0 < found.st_size < SHORTEST:
         raise _not_a_database(path)
     if os.name == "posix" and stat.S_IMODE(found.st_mode) & 0o077:

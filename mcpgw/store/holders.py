@@ -222,7 +222,7 @@ class Fields:
     def __init__(self, store: Store, owner: str | None = None) -> None:
         self._rules = targets.read(store, targets.HOLDERS, owner)
         self._groups = targets.groups(store)
-        self._names = targets.names(store)
+        self._names = targets.names(store, owner)
         self._policies: dict[str, list[str]] = {}
         for holder, policy in store.query(
             "SELECT a.holder, p.name FROM attachments a JOIN policies p ON p.id = a.policy "

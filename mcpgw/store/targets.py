@@ -88,10 +88,16 @@ def seems_kind(glob: str) -> bool:
     return bool(colon and get_close_matches(before, KINDS, n=1, cutoff=0.75))
 
 
-def names(store: Store) -> dict[str, str]:
-    """Names of servers and groups, by id."""
+def names(store: Store, holder: str | None = None) -> dict[str, str]:
+    """Names of servers and groups, by id. holder: only of those that its rules name."""
     rows = store.query(
         "SELECT server, name FROM names WHERE kind = 'server' UNION ALL SELECT id, name FROM groups"
+        if holder is None
+        else "SELECT n.server, n.name FROM grants g JOIN names n ON n.server = g.server "
+        "AND n.kind = 'server' WHERE g.holder = ? UNION "
+        "SELECT r.id, r.name FROM group_grants g JOIN groups r ON r.id = g.named "
+        "WHERE g.holder = ?",
+        () if holder is None else (holder, holder),
     )
     return {row[0]: row[1] for row in rows}
 

@@ -264,39 +264,61 @@ class _Work:
         entry = self._plan.wanted.keys[change.name]
         secret = self._plan.secrets.get(change.name)
         if change.old is None:
-            key, made = keys.create_key(self._store, change.name, now=self._now, secret=secret)
-            if secret is None:
-                self.minted.append((key, made))
-        elif secret is not None:
-            keys.set_secret(self._store, change.old, secret)
-        keys.set_key(
-            self._store,
-            change.old or change.name,
-            name=change.name,
-            team=entry.team,
-            enabled=entry.enabled,
-            expires=self._expires(change, entry),
-            inherit=entry.grants is None,
-        )
+            self._new_key(change.name, entry, secret)
+        else:
+            if secret is not None:
+                keys.set_secret(self._store, change.old, secret)
+            self._set_key(change.old, change.name, entry, self._expires(change.old, entry))
         self._hold("key", change, entry)
 
-    def _expires(self, change: Change, entry: KeyEntry) -> float | None:
+    def _new_key(self, name: str, entry: KeyEntry, secret: str | None) -> None:
+        past = entry.expires is not None and entry.expires <= self._now
+        key, made = keys.create_key(
+            self._store,
+            name,
+            team=entry.team,
+            expires=None if past else entry.expires,
+            grants=entry.grants or (),
+            now=self._now,
+            secret=secret,
+        )
+        if secret is None:
+            self.minted.append((key, made))
+        if past or not entry.enabled or entry.grants == ():
+            self._set_key(name, name, entry, entry.expires)
+
+    def _set_key(self, old: str, name: str, entry: KeyEntry, expires: float | None) -> None:
+        keys.set_key(
+            self._store,
+            old,
+            name=name,
+            team=entry.team,
+            enabled=entry.enabled,
+            expires=expires,
+            inherit=entry.grants is None,
+        )
+
+    def _expires(self, old: str, entry: KeyEntry) -> float | None:
         """The moment as the store has it where the file says the same to the second."""
-        if change.old is not None and self._plan.before.keys[change.old].expires == entry.expires:
-            return keys.get_key(self._store, change.old).expires
+        if self._plan.before.keys[old].expires == entry.expires:
+            return keys.get_key(self._store, old).expires
         return entry.expires
 
     def _hold(
         self, kind: HolderKind, change: Change, entry: OrganizationEntry | TeamEntry | KeyEntry
     ) -> None:
-        rules: tuple[tuple[Literal["allow", "deny"], tuple[str, ...]], ...] = (
-            ("allow", entry.grants or ()),
-            ("deny", entry.denies),
+        section = {"org": "organizations", "team": "teams", "key": "keys"}[kind]
+        before = None if change.old is None else self._plan.before.section(section)[change.old]
+        if not isinstance(before, (OrganizationEntry, TeamEntry, KeyEntry)):
+            before = KeyEntry(grants=entry.grants) if kind == "key" else type(entry)()
+        rules: tuple[tuple[Literal["allow", "deny"], tuple[str, ...], tuple[str, ...]], ...] = (
+            ("allow", before.grants or (), entry.grants or ()),
+            ("deny", before.denies, entry.denies),
         )
-        for effect, words in rules:
-            permits.refill(self._store, change.name, effect, words, holder=kind)
-        held = permits.holder_of(self._store, kind, change.name).policies
-        for policy in set(held) - set(entry.policies):
+        for effect, had, words in rules:
+            if had != words:
+                permits.refill(self._store, change.name, effect, words, holder=kind)
+        for policy in set(before.policies) - set(entry.policies):
             policies.detach_policy(self._store, policy, kind, change.name)
-        for policy in set(entry.policies) - set(held):
+        for policy in set(entry.policies) - set(before.policies):
             policies.attach_policy(self._store, policy, kind, change.name)

@@ -8,6 +8,7 @@ taken for what was left out.
 from __future__ import annotations
 
 import datetime
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path as File
@@ -376,6 +377,7 @@ _WORDS: Final = {
 _WRONG = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `\$(.*)`)?")
 
 
+@functools.cache
 def _types(kind: type[Entry]) -> dict[str, Any]:
     types = get_type_hints(kind)
     if "expires" in types:
