@@ -17,18 +17,28 @@ from typing import Any
 import anyio
 import pytest
 
+from mcpgw.core.eras import LIMITED
+from mcpgw.relay.inputs import PARKED
+from mcpgw.upstream.site import EXCLUSIVE_LINKS
 from tests.contract.house import House, serving
 from tests.faults.peer import nothing_left
 from tests.jsontext import members, obj
-from tests.rawclient import MODERN, Stream, connected
+from tests.rawclient import KINDS, MODERN, Stream, connected
 from tests.servers.raw import RawServer, Talk, playing
 
 pytestmark = pytest.mark.anyio
 
-P95 = 0.1  # seconds: the server, the client and the gateway share this one thread
+P95 = 0.25  # seconds: the server, the client and the gateway share this one thread
 GROWTH = 64 * 1024 * 1024  # bytes the process may grow by
 PING = ((b'"name"', b'"t"'), (b'"arguments"', b'{"do":"ping"}'))
 STORM = 20_000  # notes of one call
+FLOOD = """
+import os, threading
+def flood():
+    while True:
+        os.write(2, b"x" * 100 + b"\\n")
+threading.Thread(target=flood, daemon=True).start()
+"""
 
 Deed = Callable[[Talk], Awaitable[None]]
 
@@ -52,13 +62,19 @@ class Actor:
 
 
 @asynccontextmanager
-async def street(kind: Any, **deeds: Deed) -> AsyncGenerator[tuple[House, Actor]]:
-    """A gateway, a server that does `deeds`, and a good one; nothing is left afterwards."""
+async def street(
+    kind: Any, *, aside: str = "", timeout: float = 60.0, **deeds: Deed
+) -> AsyncGenerator[tuple[House, Actor]]:
+    """A gateway, a server that does `deeds`, and a good one; nothing is left afterwards.
+
+    aside: what its child does besides, over stdio. timeout: seconds, of both servers.
+    """
     async with nothing_left(), AsyncExitStack() as stack:
         bad = await stack.enter_async_context(playing(kind))
         good = await stack.enter_async_context(playing("http modern", "two"))
+        bad.aside = aside
         bad.script = actor = Actor(**deeds)
-        house = await stack.enter_async_context(serving(bad, good))
+        house = await stack.enter_async_context(serving(bad, good, timeout=timeout))
         try:
             yield house, actor
         finally:
@@ -69,7 +85,7 @@ def asking(do: str, id: int = 1, *, token: bool = True) -> bytes:
     """A modern tools/call as a whole HTTP request of alice."""
     meta = [
         (b'"io.modelcontextprotocol/protocolVersion"', b'"%b"' % MODERN.encode()),
-        (b'"io.modelcontextprotocol/clientCapabilities"', b"{}"),
+        (b'"io.modelcontextprotocol/clientCapabilities"', b'{"elicitation":{"form":{}}}'),
         (b'"io.modelcontextprotocol/logLevel"', b'"debug"'),
     ]
     if token:
@@ -157,6 +173,20 @@ async def endless(talk: Talk) -> None:
     while True:
         await talk.note(b"notifications/message", b'{"level":"info","data":"more"}')
         await asyncio.sleep(0)
+
+
+async def question(talk: Talk) -> None:
+    """It waits for an answer that nobody gives."""
+    await talk.ask(b"elicitation/create", b'{"message":"?","requestedSchema":{}}')
+
+
+async def late(talk: Talk) -> None:
+    """It goes on telling when the call is over."""
+    progress = b'{"progressToken":%b,"progress":%%d}' % (talk.token or b'""')
+    await talk.note(b"notifications/progress", progress % 1)
+    await talk.result(b'{"content":[]}')
+    for at in (2, 3, 4):
+        await talk.note(b"notifications/progress", progress % at)
 
 
 async def huge(talk: Talk) -> None:
@@ -260,6 +290,63 @@ async def test_two_clients_with_the_same_ids_get_their_own(kind: Any) -> None:
             assert told[-1]["id"] == b"1"
         if kind in ("stdio legacy", "sse"):  # one channel: what is told must not mix
             assert len(set(tokens)) == 2
+
+
+@pytest.mark.parametrize("kind", ["stdio modern", "stdio legacy"])
+async def test_a_child_that_floods_standard_error_holds_up_nobody(kind: Any) -> None:
+    async with anyio_timeout(), street(kind, aside=FLOOD) as (house, _):
+        await neighbours(house)
+
+
+@pytest.mark.parametrize(
+    ("kind", "room"),
+    [("http legacy", PARKED), ("stdio legacy", EXCLUSIVE_LINKS), ("sse", EXCLUSIVE_LINKS)],
+)
+async def test_calls_that_wait_for_input_are_bounded_and_hold_up_nobody(
+    kind: Any, room: int
+) -> None:
+    async with anyio_timeout(), street(kind, timeout=1.0, question=question) as (house, _):
+        asked = limited = 0
+        for at in range(room + 3):
+            async with called(house, "question", at) as stream:
+                answer = await answered(stream)
+            if "error" in answer:
+                assert members(answer["error"])["code"] == b"%d" % LIMITED
+                limited += 1
+            else:
+                assert members(answer["result"])["resultType"] == b'"input_required"'
+                asked += 1
+        assert (asked, limited) == (room, 3)
+        await neighbours(house)
+        async with house.client("http modern", "bob", one=False) as client:  # has room of its own
+            params = ((b'"name"', b'"one__t"'), (b'"arguments"', b'{"do":"question"}'))
+            with pytest.raises(Asked):
+                await client.call("tools/call", params, answering=_stop)
+
+
+class Asked(Exception):
+    """A question has come."""
+
+
+def _stop(params: bytes) -> bytes:
+    raise Asked
+
+
+@pytest.mark.parametrize("kind", ["stdio modern", "stdio legacy", "sse"])
+@pytest.mark.parametrize("way", KINDS)
+async def test_what_a_server_tells_of_an_ended_call_reaches_no_client(kind: Any, way: Any) -> None:
+    async with (
+        anyio_timeout(),
+        street(kind, late=late) as (house, _),
+        house.client(way, one=False) as client,
+    ):
+        for _ in range(3):
+            params = ((b'"name"', b'"one__t"'), (b'"arguments"', b'{"do":"late"}'))
+            heard = await client.call("tools/call", params)
+            told = [members(params)["progress"] for _, params in heard.notes]
+            assert told == [b"1"]
+            heard = await client.call("tools/call", ((b'"name"', b'"one__t"'), PING[1]))
+            assert not heard.notes
 
 
 @asynccontextmanager

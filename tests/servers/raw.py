@@ -112,6 +112,7 @@ class RawServer:
 
     lists: the arrays that the list methods answer with. ids: of every request of each connection
     (or session), handshakes included. notes: methods of notifications. cancelled: their requestIds.
+    aside: Python that its child runs before it begins, over stdio.
     """
 
     def __init__(self, kind: Kind, name: str = "one") -> None:
@@ -129,6 +130,7 @@ class RawServer:
         self.waiting: dict[str, asyncio.Future[bytes]] = {}
         self.connections: set[asyncio.StreamWriter] = set()
         self.port = 0
+        self.aside = ""
         self.tasks: set[asyncio.Task[None]] = set()
         self._sessions = itertools.count(1)
         self._streams: dict[str, Send] = {}
@@ -137,7 +139,7 @@ class RawServer:
     def configured(self, **fields: Any) -> Server:
         """Its entry in the configuration."""
         if self.kind.startswith("stdio"):
-            command = (sys.executable, "-I", "-S", "-c", _RELAY, str(self.port))
+            command = (sys.executable, "-I", "-S", "-c", self.aside + _RELAY, str(self.port))
             return server(self.name, command=command, **fields)
         transport = "sse" if self.kind == "sse" else "http"
         url = f"http://127.0.0.1:{self.port}/mcp"
